@@ -1,0 +1,5 @@
+//! (being written)
+
+mod source;
+
+pub use source::{ReadAt, WriteAt};
