@@ -1,1 +1,70 @@
-fn main() {}
+//! `cargo xtask <command>`: everything a developer or the CI does to this project, with nothing but cargo to start from.
+//!
+//! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, an S3 server).
+//! - `test` runs every check and test there is, end to end on real etcd included.
+//! - `tidy` checks the sources for what compilers do not see.
+//!
+//! It depends on none of the project's crates, so that it compiles in seconds and still runs when they do not.
+//! It never starts a server itself, needs root only where `apt-get` does, and leaves everything it fetches under `target/`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program for developers: printing is its output")]
+
+mod peers;
+mod process;
+mod suite;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  peers                     obtain etcd 3.4-3.7, age, zstd, minisign and an S3 server under target/peers
+  test [options] [-- FILTER]
+                            every check and test; options:
+    --full                  the long ones too (soak, all version pairs, long property runs)
+    --require-etcd A,B      fail unless these etcd versions were tested, e.g. 3.5,3.6
+  tidy                      source checks: file length, forbidden words, documentation links";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<ExitCode> {
+    let Some((command, rest)) = args.split_first() else {
+        println!("{USAGE}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    match command.as_str() {
+        "peers" => {
+            no_arguments(command, rest)?;
+            peers::command()
+        }
+        "test" => suite::command(rest),
+        "tidy" => {
+            no_arguments(command, rest)?;
+            tidy::command()
+        }
+        "help" | "-h" | "--help" => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        other => bail!("unknown command {other:?}\n\n{USAGE}"),
+    }
+}
+
+fn no_arguments(command: &str, rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(extra) => bail!("{command} takes no argument, got {extra:?}"),
+    }
+}
