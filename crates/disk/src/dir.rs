@@ -36,6 +36,30 @@ pub struct Entry {
     pub kind: Kind,
 }
 
+/// What is known of an entry without opening it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is; links are not followed.
+    pub kind: Kind,
+    /// Length in bytes; meaningful for files.
+    pub size: u64,
+    /// The time of the last change of content, in nanoseconds since 1970, by the clock of whoever holds the filesystem.
+    pub modified_ns: i128,
+    /// The inode number: a file that replaced another has a different one.
+    pub inode: u64,
+}
+
+impl Stat {
+    pub(crate) fn new(stat: &rustix::fs::Stat) -> Self {
+        Self {
+            kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified_ns: i128::from(stat.st_mtime) * 1_000_000_000 + i128::from(stat.st_mtime_nsec),
+            inode: stat.st_ino,
+        }
+    }
+}
+
 /// An open directory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Dir {
@@ -213,21 +237,16 @@ impl Dir {
     ///
     /// # Errors
     /// `NotFound`; the system's.
-    pub fn kind(&self, name: impl AsRef<OsStr>) -> io::Result<Kind> {
-        let stat = rustix::fs::statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(kind_of(FileType::from_raw_mode(stat.st_mode)))
+    pub fn stat(&self, name: impl AsRef<OsStr>) -> io::Result<Stat> {
+        Ok(Stat::new(&rustix::fs::statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?))
     }
 
-    /// Size in bytes of the regular file of this name; links are not followed.
+    /// The kind of what has this name; links are not followed.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidInput` if it is not a regular file; the system's.
-    pub fn file_size(&self, name: impl AsRef<OsStr>) -> io::Result<u64> {
-        let stat = rustix::fs::statat(&self.fd, component(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?;
-        if kind_of(FileType::from_raw_mode(stat.st_mode)) != Kind::File {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        u64::try_from(stat.st_size).map_err(|_| io::Error::other("negative file size"))
+    /// `NotFound`; the system's.
+    pub fn kind(&self, name: impl AsRef<OsStr>) -> io::Result<Kind> {
+        Ok(self.stat(name)?.kind)
     }
 
     /// The entries without `.` and `..`, sorted by name.

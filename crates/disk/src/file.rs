@@ -6,11 +6,11 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::crash::{Change, mutate};
-use crate::dir::Dir;
+use crate::dir::{Dir, Stat};
 use crate::ops::split;
 use crate::publish::temp_name;
 
@@ -261,12 +261,20 @@ impl File {
         }
     }
 
+    /// Kind, length, time of change and inode.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn stat(&self) -> io::Result<Stat> {
+        Ok(Stat::new(&rustix::fs::fstat(&self.inner)?))
+    }
+
     /// The permission bits, owner and group.
     ///
     /// # Errors
     /// The system's.
     pub fn ownership(&self) -> io::Result<(u32, u32, u32)> {
-        let stat = rustix::fs::statat(&self.inner, "", AtFlags::EMPTY_PATH)?;
+        let stat = rustix::fs::fstat(&self.inner)?;
         Ok((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
     }
 }

@@ -23,7 +23,7 @@ mod ops;
 mod place;
 mod publish;
 
-pub use dir::{Dir, Entry, Kind};
+pub use dir::{Dir, Entry, Kind, Stat};
 pub use file::File;
 pub use ops::{
     ExchangeError, create_dir, create_dir_all, exchange, hard_link, list_dir, remove_dir, remove_dir_all, remove_file, rename,
