@@ -205,6 +205,7 @@ pub(crate) fn check_sizes(key: &[u8], value: &[u8]) -> Result<(), Error> {
 const _: () = assert!(MAX_BRANCH_BYTES as usize > 4 * (MAX_KEY_SIZE + ELEMENT_SIZE) + HEADER_SIZE);
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 
