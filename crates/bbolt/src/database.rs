@@ -106,7 +106,7 @@ impl<S: ReadAt> Database<S> {
     ///
     /// Proven is what bbolt's `Tx.Check` proves, and more: every page below the high-water mark is reachable exactly
     /// once, or free; pages carry their own number and a legal type; keys ascend strictly and lie in the range that
-    /// the parent gives the page; every key and value lies inside its page and over no other; a stored free list
+    /// the parent gives the page; every key and value lies inside its page, right behind the one before; a stored free list
     /// names no page twice, none that is in use, and misses none. Inline buckets are checked like pages.
     ///
     /// An item has been shown before the rest of its page is proven, so nothing shown may be trusted until this

@@ -203,8 +203,8 @@ pub enum Problem {
         /// The number of elements claimed.
         count: u16,
     },
-    /// An element's key or value lies outside its page, or over the table or another element.
-    #[error("element {index} lies outside its page or over other data")]
+    /// An element's key or value lies outside its page, or not right behind the table or the element before.
+    #[error("element {index} lies outside its page or not right behind the data before it")]
     Element {
         /// Position in the page, from 0.
         index: usize,

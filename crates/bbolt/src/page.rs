@@ -184,7 +184,9 @@ impl<'a> Leaf<'a> {
         Ok(Item { index, is_bucket: flags == BUCKET_ELEMENT, key, value })
     }
 
-    /// All items, proving on the way that keys ascend and that no item's bytes belong to another.
+    /// All items, proving on the way that keys ascend, and that the data lies behind the table without a gap or an
+    /// overlap: every writer since boltdb packs it so (`node.write`, now `WriteInodeToPage`), hence a changed length
+    /// or position shows.
     pub(crate) fn items(&self) -> Items<'a> {
         Items { leaf: *self, next: 0, previous: &[], data_end: element_at(self.len()) }
     }
@@ -222,7 +224,7 @@ impl<'a> Iterator for Items<'a> {
             Err(fault) => return Some(Err(fault)),
         };
         let start = self.leaf.0.offset_of(item.key);
-        if start < self.data_end {
+        if start != self.data_end {
             return Some(Err(item.fault(Problem::Element { index: item.index })));
         }
         // Keys are never empty, so the first one is greater than the empty slice this starts with.
@@ -267,7 +269,7 @@ impl<'a> Branch<'a> {
         PageId(u64_at(self.0.element(index), 8))
     }
 
-    /// Proves that the keys ascend, that none lies over another, and that every child can exist.
+    /// Proves that the keys ascend, that they are packed as [`Leaf::items`] says, and that every child can exist.
     pub(crate) fn validate(&self, high_water_mark: PageId) -> Result<(), Fault> {
         let mut previous: &[u8] = &[];
         let mut data_end = element_at(self.len());
@@ -275,7 +277,7 @@ impl<'a> Branch<'a> {
             let entry = self.entry(index)?;
             let fault = |problem| Fault { at: element_at(index), problem };
             let start = self.0.offset_of(entry.key);
-            if start < data_end {
+            if start != data_end {
                 return Err(fault(Problem::Element { index }));
             }
             if entry.key <= previous {

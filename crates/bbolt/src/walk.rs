@@ -146,14 +146,12 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    fn hold(&self, first: &[u8], last: &[u8]) -> Result<(), Problem> {
-        if self.lower.is_some_and(|lower| first < lower) {
-            return Err(Problem::BelowParent);
-        }
-        if self.upper.is_some_and(|upper| last >= upper) {
-            return Err(Problem::AboveParent);
-        }
-        Ok(())
+    fn hold_first(&self, key: &[u8]) -> Result<(), Problem> {
+        if self.lower.is_some_and(|lower| key < lower) { Err(Problem::BelowParent) } else { Ok(()) }
+    }
+
+    fn hold_last(&self, key: &[u8]) -> Result<(), Problem> {
+        if self.upper.is_some_and(|upper| key >= upper) { Err(Problem::AboveParent) } else { Ok(()) }
     }
 }
 
@@ -272,7 +270,8 @@ impl<S: ReadAt, V: Visitor> Walk<'_, S, V> {
         let damaged = |fault| loaded.place.damaged(fault);
         let first = branch.entry(0).map_err(damaged)?;
         let last = branch.entry(branch.len() - 1).map_err(damaged)?;
-        bounds(above, upper)?.hold(first.key, last.key).map_err(|problem| loaded.place.problem(problem))?;
+        let bounds = bounds(above, upper)?;
+        bounds.hold_first(first.key).and_then(|()| bounds.hold_last(last.key)).map_err(|problem| loaded.place.problem(problem))?;
         self.report.branch_pages += 1;
         Ok(())
     }
@@ -290,15 +289,14 @@ impl<S: ReadAt, V: Visitor> Walk<'_, S, V> {
     }
 
     /// Shows a leaf's items while proving it. The bounds are held against the first and the last key, since the keys
-    /// between are proven to ascend.
+    /// between are proven to ascend; the first one before it is shown, so that a visitor never sees keys descend.
     fn leaf(&mut self, bytes: &[u8], count: u16, place: Place, bounds: Bounds<'_>) -> Result<(), V::Error> {
         let leaf = Leaf::new(bytes, count).map_err(|fault| place.damaged(fault))?;
-        let mut first: Option<&[u8]> = None;
         let mut last: &[u8] = &[];
         for item in leaf.items() {
             let item = item.map_err(|fault| place.damaged(fault))?;
-            if first.is_none() {
-                first = Some(item.key);
+            if item.index == 0 {
+                bounds.hold_first(item.key).map_err(|problem| place.problem(problem))?;
             }
             last = item.key;
             if item.is_bucket {
@@ -315,8 +313,8 @@ impl<S: ReadAt, V: Visitor> Walk<'_, S, V> {
                 _ => self.visitor.nested_item(&self.path, item.key, item.value)?,
             }
         }
-        if let Some(first) = first {
-            bounds.hold(first, last).map_err(|problem| place.problem(problem))?;
+        if leaf.len() > 0 {
+            bounds.hold_last(last).map_err(|problem| place.problem(problem))?;
         }
         Ok(())
     }

@@ -132,3 +132,19 @@ pub(crate) fn sample(page_size: u32) -> Model {
         (b"tiny".to_vec(), keys(1, 1)),
     ])
 }
+
+/// Makes the checksum of a meta page fit what it says.
+pub(crate) fn sign_meta(image: &mut [u8], page_size: u32, page: usize) {
+    let body = &mut image[page * page_size as usize + 16..][..64];
+    let hash = body[..56].iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    body[56..].copy_from_slice(&hash.to_le_bytes());
+}
+
+/// Writes a number into both metas, `at` bytes from their beginning, and signs them.
+pub(crate) fn patch_metas(image: &mut [u8], page_size: u32, at: usize, number: u64) {
+    for page in [0, 1] {
+        let start = page * page_size as usize + 16 + at;
+        image[start..start + 8].copy_from_slice(&number.to_le_bytes());
+        sign_meta(image, page_size, page);
+    }
+}
