@@ -1,0 +1,172 @@
+//! Which rows are live: the latest of their key, and not a deletion.
+
+use std::collections::BTreeMap;
+
+use super::table::{Fingerprint, Fingerprints, Latest, Partition, Table};
+use crate::limits::MAX_TRACKED_KEYS;
+
+/// One bit per row of the bucket.
+#[derive(Debug, Default)]
+pub(super) struct RowSet(Vec<u64>);
+
+impl RowSet {
+    #[inline]
+    fn insert(&mut self, row: u32) {
+        let word = row as usize / 64;
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (row % 64);
+    }
+
+    #[inline]
+    pub(super) fn contains(&self, row: u32) -> bool {
+        self.0.get(row as usize / 64).is_some_and(|word| word >> (row % 64) & 1 == 1)
+    }
+}
+
+/// Finds the live rows in one pass over all rows in ascending order, or in several when there are more keys than memory allows.
+#[derive(Debug)]
+pub(super) struct Live {
+    prints: Fingerprints,
+    table: Table,
+    limit: usize,
+    part: Partition,
+    todo: Vec<Partition>,
+    dead: RowSet,
+    /// Live keys of the parts done.
+    pub(super) keys: u64,
+    /// The same per class.
+    pub(super) classes: BTreeMap<u16, u64>,
+}
+
+impl Live {
+    pub(super) fn new() -> Self {
+        Self::with_limit(MAX_TRACKED_KEYS)
+    }
+
+    /// Keeps at most about `limit` keys at a time.
+    pub(super) fn with_limit(limit: usize) -> Self {
+        Self {
+            prints: Fingerprints::new(),
+            table: Table::new(),
+            limit,
+            part: Partition::ALL,
+            todo: Vec::new(),
+            dead: RowSet::default(),
+            keys: 0,
+            classes: BTreeMap::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn fingerprint(&self, key: &[u8]) -> Fingerprint {
+        self.prints.of(key)
+    }
+
+    /// Whether the present pass is about this key.
+    #[inline]
+    pub(super) fn wants(&self, print: Fingerprint) -> bool {
+        self.part.holds(print)
+    }
+
+    /// Notes the next row. Rows must come in ascending order in every pass, with the same numbers.
+    #[inline]
+    pub(super) fn row(&mut self, print: Fingerprint, latest: Latest) {
+        if latest.tombstone {
+            self.dead.insert(latest.row);
+        }
+        if !self.part.holds(print) {
+            return;
+        }
+        if let Some(before) = self.table.replace(print, latest) {
+            self.dead.insert(before.row);
+        } else if self.table.len() > self.limit {
+            self.halve();
+        }
+    }
+
+    /// A row that belongs to no key.
+    pub(super) fn stray(&mut self, row: u32) {
+        self.dead.insert(row);
+    }
+
+    /// Goes on with half of the present part; the other half waits for a later pass. What was found about it so far stays true.
+    #[cold]
+    fn halve(&mut self) {
+        if let Some((near, far)) = self.part.split() {
+            self.part = near;
+            self.todo.push(far);
+            self.table.retain(near);
+        }
+    }
+
+    /// Ends a pass; true when another one over all rows is needed.
+    pub(super) fn end_pass(&mut self) -> bool {
+        for latest in self.table.entries().filter(|latest| !latest.tombstone) {
+            self.keys += 1;
+            *self.classes.entry(latest.class).or_default() += 1;
+        }
+        match self.todo.pop() {
+            Some(part) => {
+                self.part = part;
+                self.table.clear();
+                true
+            }
+            None => {
+                self.table = Table::new();
+                false
+            }
+        }
+    }
+
+    /// Whether a row is live. Final after the last pass only.
+    #[inline]
+    pub(super) fn is_live(&self, row: u32) -> bool {
+        !self.dead.contains(row)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    /// One row per element: which key, and whether it is deleted.
+    fn passes(live: &mut Live, rows: &[(u16, bool)]) -> usize {
+        let mut passes = 0;
+        loop {
+            passes += 1;
+            for (row, &(key, tombstone)) in (0..).zip(rows) {
+                let print = live.fingerprint(&key.to_be_bytes());
+                if live.wants(print) {
+                    live.row(print, Latest { row, tombstone, class: key % 5 });
+                }
+            }
+            if !live.end_pass() {
+                return passes;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_memory_limit_gives_the_same(rows in prop::collection::vec((0_u16..200, prop::bool::weighted(0.2)), 0..600), limit in 8_usize..300) {
+            let mut latest: HashMap<u16, u32> = HashMap::new();
+            for (row, &(key, _)) in (0..).zip(&rows) {
+                latest.insert(key, row);
+            }
+            let is_live = |row: u32| { let (key, tombstone) = rows[row as usize]; !tombstone && latest[&key] == row };
+            let mut live = Live::with_limit(limit);
+            let passes = passes(&mut live, &rows);
+            prop_assert!(latest.len() > limit || passes == 1);
+            for row in 0..rows.len() as u32 {
+                prop_assert_eq!(live.is_live(row), is_live(row), "row {}", row);
+            }
+            let expected = (0..rows.len() as u32).filter(|&row| is_live(row)).count() as u64;
+            prop_assert_eq!(live.keys, expected);
+            prop_assert_eq!(live.classes.values().sum::<u64>(), expected);
+        }
+    }
+}
