@@ -1,0 +1,196 @@
+//! From a gRPC status to a typed error.
+//!
+//! A status made by a server has no source; one made on this side (by hyper, by our dialer) has. etcd's own errors are
+//! told apart by their texts (api/v3rpc/rpctypes/error.go, 3.4 to 3.7), because one gRPC code stands for many of them.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+
+use crate::error::ErrorKind;
+use crate::limits::MESSAGE_TEXT_MAX;
+use crate::transport::{ConnectFault, Fate};
+
+/// Texts of the gRPC library for statuses it makes itself without naming a source.
+mod local {
+    pub(super) const NO_FINAL_STATUS: &str = "protocol error: missing grpc-status trailer";
+    pub(super) const CUT_MESSAGE: &str = "Unexpected EOF decoding stream";
+    pub(super) const TOO_LARGE: &str = "Error, decoded message length too large";
+    pub(super) const NOT_PROTOBUF: &str = "failed to decode Protobuf message";
+    pub(super) const PROTOCOL: &str = "protocol error: ";
+}
+
+/// Cuts a text from outside to the limit, on a character boundary, and makes control characters visible.
+pub(crate) fn tame(text: &str) -> String {
+    let mut end = text.len().min(MESSAGE_TEXT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut tamed = String::with_capacity(end);
+    for c in text.get(..end).unwrap_or_default().chars() {
+        if c.is_control() {
+            tamed.extend(c.escape_default());
+        } else {
+            tamed.push(c);
+        }
+    }
+    tamed
+}
+
+/// Types a status. `limit` is the time the call was given, `fate` what the connection itself has seen.
+pub(crate) fn classify(status: &Status, limit: Duration, fate: &Fate) -> ErrorKind {
+    match status.source() {
+        Some(source) => classify_local(source, status, limit, fate),
+        None => classify_remote(status, limit),
+    }
+}
+
+fn classify_local(source: &(dyn StdError + 'static), status: &Status, limit: Duration, fate: &Fate) -> ErrorKind {
+    let mut innermost = source;
+    let mut link = Some(source);
+    while let Some(error) = link {
+        if let Some(fault) = error.downcast_ref::<ConnectFault>() {
+            return fault.0.clone();
+        }
+        if error.downcast_ref::<tonic::TimeoutExpired>().is_some() {
+            return ErrorKind::Timeout(limit);
+        }
+        innermost = error;
+        link = error.source();
+    }
+    // hyper reports a connection that died as "broken pipe" or "cancelled"; the reason was seen by the byte stream below.
+    if let Some(kind) = fate.fault() {
+        return kind;
+    }
+    let outer = status.message();
+    let inner = innermost.to_string();
+    if outer.contains(&inner) || inner.is_empty() {
+        ErrorKind::ConnectionLost(tame(outer))
+    } else {
+        ErrorKind::ConnectionLost(tame(&format!("{outer}: {inner}")))
+    }
+}
+
+fn classify_remote(status: &Status, limit: Duration) -> ErrorKind {
+    let text = status.message();
+    if let Some(kind) = by_text(text) {
+        return kind;
+    }
+    let message = tame(text);
+    match status.code() {
+        Code::Unauthenticated => ErrorKind::Unauthenticated(message),
+        Code::PermissionDenied => ErrorKind::PermissionDenied(message),
+        Code::Unimplemented => ErrorKind::Unimplemented(message),
+        Code::Unavailable => ErrorKind::Unavailable(message),
+        Code::DeadlineExceeded => ErrorKind::Timeout(limit),
+        code => ErrorKind::Rpc { code, message },
+    }
+}
+
+/// Types an error by etcd's text for it. Also used for the reason of a cancelled watch, which is such a text.
+pub(crate) fn by_text(text: &str) -> Option<ErrorKind> {
+    let has = |needle: &str| text.contains(needle);
+    let kind = if has("required revision has been compacted") {
+        ErrorKind::Compacted(None)
+    } else if has("required revision is a future revision") {
+        ErrorKind::FutureRevision
+    } else if has("database space exceeded") {
+        ErrorKind::NoSpace
+    } else if has("corrupt cluster") {
+        ErrorKind::Corrupt
+    } else if has("rpc not supported for learner") {
+        ErrorKind::LearnerUnsupported
+    } else if has("in sync with leader") {
+        ErrorKind::LearnerNotReady
+    } else if has("too many learner members") {
+        ErrorKind::TooManyLearners
+    } else if has("cluster ID mismatch") {
+        ErrorKind::ClusterIdMismatch
+    } else if has("etcdserver: not leader") {
+        ErrorKind::NotLeader
+    } else if has("etcdserver: no leader") {
+        ErrorKind::NoLeader
+    } else if has("etcdserver: member not found") {
+        ErrorKind::MemberNotFound
+    } else if has("requested lease not found") {
+        ErrorKind::LeaseNotFound
+    } else if has("invalid user ID or password") {
+        ErrorKind::AuthenticationFailed
+    } else if has("invalid auth token") || has("user name is empty") || has("revision of auth store is old") {
+        ErrorKind::Unauthenticated(tame(text))
+    } else if has("etcdserver: permission denied") {
+        ErrorKind::PermissionDenied(tame(text))
+    } else {
+        return by_library_text(text);
+    };
+    Some(kind)
+}
+
+fn by_library_text(text: &str) -> Option<ErrorKind> {
+    let kind = if text.starts_with(local::NO_FINAL_STATUS) {
+        ErrorKind::ConnectionLost("the stream ended without a final status".to_owned())
+    } else if text.starts_with(local::CUT_MESSAGE) {
+        ErrorKind::ConnectionLost("the stream ended within a message".to_owned())
+    } else if text.starts_with(local::TOO_LARGE) {
+        ErrorKind::MessageTooLarge(tame(text))
+    } else if text.starts_with(local::NOT_PROTOBUF) || text.starts_with(local::PROTOCOL) {
+        ErrorKind::Protocol(tame(text))
+    } else {
+        return None;
+    };
+    Some(kind)
+}
+
+/// Whether a new token may cure the error: the old one expired or was made before users or roles changed, or the call
+/// went out without one because authentication was off when we asked. etcd's own client renews on the same three.
+pub(crate) fn cured_by_new_token(text: &str) -> bool {
+    ["invalid auth token", "revision of auth store is old", "user name is empty"].iter().any(|needle| text.contains(needle))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn every_etcd_text_of_the_reference_has_its_type() {
+        let limit = Duration::from_secs(5);
+        for (code, text, expected) in [
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", ErrorKind::Compacted(None)),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision", ErrorKind::FutureRevision),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", ErrorKind::NoSpace),
+            (Code::DataLoss, "etcdserver: corrupt cluster", ErrorKind::Corrupt),
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner", ErrorKind::LearnerUnsupported),
+            (Code::FailedPrecondition, "etcdserver: not leader", ErrorKind::NotLeader),
+            (
+                Code::FailedPrecondition,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+                ErrorKind::LearnerNotReady,
+            ),
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster", ErrorKind::TooManyLearners),
+            (Code::FailedPrecondition, "etcdserver: cluster ID mismatch", ErrorKind::ClusterIdMismatch),
+            (Code::Unavailable, "etcdserver: no leader", ErrorKind::NoLeader),
+            (Code::Unavailable, "etcdserver: request timed out", ErrorKind::Unavailable("etcdserver: request timed out".into())),
+            (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unauthenticated("etcdserver: invalid auth token".into())),
+            (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::PermissionDenied("etcdserver: permission denied".into())),
+            (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::Unauthenticated("etcdserver: user name is empty".into())),
+            (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password", ErrorKind::AuthenticationFailed),
+            (Code::NotFound, "etcdserver: member not found", ErrorKind::MemberNotFound),
+            (Code::NotFound, "etcdserver: requested lease not found", ErrorKind::LeaseNotFound),
+            (Code::DeadlineExceeded, "etcdserver: context deadline exceeded", ErrorKind::Timeout(limit)),
+            (Code::Unimplemented, "unknown method X", ErrorKind::Unimplemented("unknown method X".into())),
+            (Code::Aborted, "something new", ErrorKind::Rpc { code: Code::Aborted, message: "something new".into() }),
+        ] {
+            assert_eq!(classify(&Status::new(code, text), limit, &Fate::default()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn text_from_outside_is_cut_and_cannot_move_the_cursor() {
+        let long = "ä".repeat(MESSAGE_TEXT_MAX);
+        assert_eq!(tame(&long).len(), MESSAGE_TEXT_MAX);
+        assert_eq!(tame("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
+    }
+}
