@@ -5,8 +5,8 @@ use crate::database::Database;
 use crate::error::{Error, Problem};
 use crate::limits::MAX_TREE_DEPTH;
 use crate::meta::PageId;
-use crate::page::{BRANCH_FLAG, Item, LEAF_FLAG, Leaf, Place};
-use crate::reader::{BranchCopy, Budget, Loaded, PageReader};
+use crate::page::{Item, Leaf, Place};
+use crate::reader::{BranchCopy, Budget, Kind, Loaded, PageReader};
 use crate::source::ReadAt;
 
 /// A key with its value, both parts of the cursor's page buffer.
@@ -168,7 +168,7 @@ impl<'b, S: ReadAt> Cursor<'b, S> {
     fn leaf(&self) -> Result<Option<(Place, Leaf<'_>)>, Error> {
         let (place, bytes, count) = match self.leaf {
             At::None => return Ok(None),
-            At::Page(loaded) => (loaded.place, self.reader.bytes(loaded), loaded.header.count),
+            At::Page(loaded) => (loaded.place, self.reader.bytes(loaded), loaded.count),
             At::Inline { page, count, place } => (place, page, count),
         };
         Ok(Some((place, Leaf::new(bytes, count).map_err(|fault| place.damaged(fault))?)))
@@ -207,7 +207,7 @@ impl<'b, S: ReadAt> Cursor<'b, S> {
     fn descend(&mut self, mut page: PageId, aim: Aim<'_>) -> Result<(), Error> {
         loop {
             let loaded = self.reader.load(self.database, page, self.ahead(page)?, &mut self.budget)?;
-            if loaded.header.flags != BRANCH_FLAG {
+            if loaded.kind == Kind::Leaf {
                 return self.arrive(loaded, aim);
             }
             if self.open + 1 == MAX_TREE_DEPTH {
@@ -243,11 +243,7 @@ impl<'b, S: ReadAt> Cursor<'b, S> {
     }
 
     fn arrive(&mut self, loaded: Loaded, aim: Aim<'_>) -> Result<(), Error> {
-        let flags = loaded.header.flags;
-        if flags != LEAF_FLAG {
-            return Err(loaded.place.problem(Problem::PageType { flags, expected: "branch or leaf" }));
-        }
-        if loaded.header.count == 0 && self.open > 0 {
+        if loaded.count == 0 && self.open > 0 {
             return Err(loaded.place.problem(Problem::Empty));
         }
         self.leaf = At::Page(loaded);

@@ -4,7 +4,7 @@ use crate::database::Database;
 use crate::error::{Error, Problem};
 use crate::limits::{KEEP_BUFFER, MAX_BRANCH_BYTES, MAX_HELD_BYTES, MAX_PAGE_BYTES, READ_AHEAD, READ_STEP};
 use crate::meta::PageId;
-use crate::page::{BRANCH_FLAG, Branch, FREELIST_FLAG, HEADER_SIZE, Header, LEAF_FLAG, Place};
+use crate::page::{BRANCH_FLAG, Branch, HEADER_SIZE, Header, LEAF_FLAG, Place};
 use crate::source::ReadAt;
 
 /// Counts what all buffers of one operation hold, so that no file can make it use more than
@@ -25,11 +25,20 @@ impl Budget {
     }
 }
 
+/// What a page of a tree can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Branch,
+    Leaf,
+}
+
 /// A logical page in a [`PageReader`]'s buffer; valid until the next one is loaded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loaded {
     pub(crate) place: Place,
-    pub(crate) header: Header,
+    pub(crate) kind: Kind,
+    pub(crate) count: u16,
+    overflow: u32,
     start: usize,
     end: usize,
 }
@@ -37,7 +46,7 @@ pub(crate) struct Loaded {
 impl Loaded {
     /// Physical pages it spans, itself included.
     pub(crate) fn span(&self) -> u64 {
-        u64::from(self.header.overflow) + 1
+        u64::from(self.overflow) + 1
     }
 }
 
@@ -99,7 +108,7 @@ impl PageReader {
         }
         let mut start = (page.0 - self.first) as usize * page_size;
         let header = Header::parse(&self.buffer[start..self.valid]).ok_or_else(|| place.problem(Problem::ElementTable { count: 0 }))?;
-        let bytes = check_header(database, place, header)?;
+        let (kind, bytes) = check_header(database, place, header)?;
         // The overflow was held against the high-water mark, hence the file's real length.
         let length = bytes as usize;
         if start + length > self.valid {
@@ -110,7 +119,7 @@ impl PageReader {
             self.fill(database, length, place, budget)?;
         }
         self.last_span = u64::from(header.overflow) + 1;
-        Ok(Loaded { place, header, start, end: start + length })
+        Ok(Loaded { place, kind, count: header.count, overflow: header.overflow, start, end: start + length })
     }
 
     /// Reads on until `length` bytes from the buffer's first page are there.
@@ -137,15 +146,15 @@ impl PageReader {
     }
 }
 
-/// The bytes a page takes with its overflow, after checking that it may.
-fn check_header<S: ReadAt>(database: &Database<S>, place: Place, header: Header) -> Result<u64, Error> {
+/// What a page is and the bytes it takes with its overflow, after checking that it may.
+fn check_header<S: ReadAt>(database: &Database<S>, place: Place, header: Header) -> Result<(Kind, u64), Error> {
     let meta = database.meta();
     if header.id != place.page.0 {
         return Err(place.problem(Problem::PageNumber { found: PageId(header.id) }));
     }
-    let limit = match header.flags {
-        BRANCH_FLAG => MAX_BRANCH_BYTES,
-        LEAF_FLAG | FREELIST_FLAG => MAX_PAGE_BYTES,
+    let (kind, limit) = match header.flags {
+        BRANCH_FLAG => (Kind::Branch, MAX_BRANCH_BYTES),
+        LEAF_FLAG => (Kind::Leaf, MAX_PAGE_BYTES),
         flags => return Err(place.problem(Problem::PageType { flags, expected: "branch or leaf" })),
     };
     check_overflow(database, place, header)?;
@@ -154,7 +163,7 @@ fn check_header<S: ReadAt>(database: &Database<S>, place: Place, header: Header)
         return Err(place.problem(Problem::TooBig { bytes, limit }));
     }
     debug_assert!(bytes >= HEADER_SIZE as u64);
-    Ok(bytes)
+    Ok((kind, bytes))
 }
 
 pub(crate) fn check_overflow<S: ReadAt>(database: &Database<S>, place: Place, header: Header) -> Result<(), Error> {
@@ -178,12 +187,12 @@ impl BranchCopy {
     /// Takes the page over after proving it well-formed in itself.
     pub(crate) fn set(&mut self, bytes: &[u8], loaded: Loaded, high_water_mark: PageId, budget: &mut Budget) -> Result<(), Error> {
         let damaged = |fault| loaded.place.damaged(fault);
-        Branch::new(bytes, loaded.header.count).map_err(damaged)?.validate(high_water_mark).map_err(damaged)?;
+        Branch::new(bytes, loaded.count).map_err(damaged)?.validate(high_water_mark).map_err(damaged)?;
         budget.change(self.bytes.capacity(), self.bytes.capacity().max(bytes.len()), loaded.place)?;
         self.bytes.clear();
         self.bytes.reserve_exact(bytes.len());
         self.bytes.extend_from_slice(bytes);
-        self.count = loaded.header.count;
+        self.count = loaded.count;
         self.place = Some(loaded.place);
         Ok(())
     }

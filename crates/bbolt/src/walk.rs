@@ -7,9 +7,9 @@ use crate::error::{Error, Problem};
 use crate::freelist::Freelist;
 use crate::limits::{MAX_BUCKET_DEPTH, MAX_TREE_DEPTH};
 use crate::meta::PageId;
-use crate::page::{BRANCH_FLAG, BUCKET_HEADER_SIZE, BucketRoot, BucketValue, HEADER_SIZE, Header, Item, LEAF_FLAG, Leaf, META_FLAG, Place};
+use crate::page::{BUCKET_HEADER_SIZE, BucketRoot, BucketValue, HEADER_SIZE, Header, Item, Leaf, META_FLAG, Place};
 use crate::page_set::PageSet;
-use crate::reader::{BranchCopy, Budget, Loaded, PageReader};
+use crate::reader::{BranchCopy, Budget, Kind, Loaded, PageReader};
 use crate::source::ReadAt;
 
 /// Sees a database's content during [`Database::walk`]. Every method does nothing by default; an error ends the walk.
@@ -226,7 +226,7 @@ impl<S: ReadAt, V: Visitor> Walk<'_, S, V> {
             let loaded = level.reader.load(self.database, page, ahead, &mut self.budget)?;
             self.mark(page, loaded.span())?;
             self.report.overflow_pages += loaded.span() - 1;
-            if loaded.header.flags == BRANCH_FLAG {
+            if loaded.kind == Kind::Branch {
                 self.push(level, open, loaded, upper)?;
                 open += 1;
             } else {
@@ -277,15 +277,11 @@ impl<S: ReadAt, V: Visitor> Walk<'_, S, V> {
     }
 
     fn leaf_page(&mut self, bytes: &[u8], loaded: Loaded, bounds: Bounds<'_>, is_root: bool) -> Result<(), V::Error> {
-        let Header { flags, count, .. } = loaded.header;
-        if flags != LEAF_FLAG {
-            return Err(loaded.place.problem(Problem::PageType { flags, expected: "branch or leaf" }).into());
-        }
-        if count == 0 && !is_root {
+        if loaded.count == 0 && !is_root {
             return Err(loaded.place.problem(Problem::Empty).into());
         }
         self.report.leaf_pages += 1;
-        self.leaf(bytes, count, loaded.place, bounds)
+        self.leaf(bytes, loaded.count, loaded.place, bounds)
     }
 
     /// Shows a leaf's items while proving it. The bounds are held against the first and the last key, since the keys

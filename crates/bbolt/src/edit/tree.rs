@@ -7,8 +7,8 @@ use crate::edit::empty_leaf;
 use crate::error::{Error, Problem};
 use crate::limits::MAX_TREE_DEPTH;
 use crate::meta::PageId;
-use crate::page::{BRANCH_FLAG, Branch, LEAF_FLAG, Leaf, Place};
-use crate::reader::{Budget, Loaded, PageReader};
+use crate::page::{Branch, Leaf, Place};
+use crate::reader::{Budget, Kind, Loaded, PageReader};
 use crate::source::{ReadAt, WriteAt};
 
 /// One key's new item, or its end.
@@ -82,14 +82,13 @@ impl<'t, 's, S: WriteAt> Tree<'t, 's, S> {
     /// Recursion is bounded by [`MAX_TREE_DEPTH`].
     fn change(&mut self, page: PageId, changes: &[Change<'_>], depth: usize) -> Result<Changed, Error> {
         let loaded = self.load(page)?;
-        match loaded.header.flags {
-            LEAF_FLAG => {
-                let items = merge(self.reader.bytes(loaded), loaded.header.count, loaded.place, changes)?;
+        match loaded.kind {
+            Kind::Leaf => {
+                let items = merge(self.reader.bytes(loaded), loaded.count, loaded.place, changes)?;
                 Ok(Changed::Leaves(write_leaves(self.pages, &items)?))
             }
-            BRANCH_FLAG if depth + 1 < MAX_TREE_DEPTH => self.change_branch(loaded, changes, depth),
-            BRANCH_FLAG => Err(loaded.place.problem(Problem::TooDeep { limit: MAX_TREE_DEPTH })),
-            flags => Err(loaded.place.problem(Problem::PageType { flags, expected: "branch or leaf" })),
+            Kind::Branch if depth + 1 < MAX_TREE_DEPTH => self.change_branch(loaded, changes, depth),
+            Kind::Branch => Err(loaded.place.problem(Problem::TooDeep { limit: MAX_TREE_DEPTH })),
         }
     }
 
@@ -120,7 +119,7 @@ impl<'t, 's, S: WriteAt> Tree<'t, 's, S> {
     /// A branch's children as they are in the file.
     fn entries(&self, loaded: Loaded) -> Result<Vec<Entry>, Error> {
         let damaged = |fault| loaded.place.damaged(fault);
-        let branch = Branch::new(self.reader.bytes(loaded), loaded.header.count).map_err(damaged)?;
+        let branch = Branch::new(self.reader.bytes(loaded), loaded.count).map_err(damaged)?;
         branch.validate(self.database.meta().high_water_mark).map_err(damaged)?;
         let entry = |index| {
             let entry = branch.entry(index).map_err(damaged)?;
@@ -162,7 +161,7 @@ impl<'t, 's, S: WriteAt> Tree<'t, 's, S> {
             Link::Branch(children) => Ok(children),
             Link::Page(page) => {
                 let loaded = self.load_new_or_old(page)?;
-                if loaded.header.flags != BRANCH_FLAG {
+                if loaded.kind != Kind::Branch {
                     return Err(loaded.place.problem(Problem::Unbalanced));
                 }
                 self.entries(loaded)
