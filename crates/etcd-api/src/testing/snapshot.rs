@@ -82,7 +82,7 @@ impl Player<'_> {
                 self.sink.finish(Some(&Failure::new(*code, message.clone())), false)?;
             }
             behaviour => {
-                self.to_a_clean_end(behaviour).await?;
+                self.clean_ending(behaviour).await?;
                 self.sink.finish(None, false)?;
             }
         }
@@ -90,7 +90,7 @@ impl Player<'_> {
     }
 
     /// The ways that end with status OK.
-    async fn to_a_clean_end(&mut self, behaviour: &Behaviour) -> Result<(), Gone> {
+    async fn clean_ending(&mut self, behaviour: &Behaviour) -> Result<(), Gone> {
         let sound_digest = digest::digest(&digest::SHA256, &self.database);
         let mut trailer = sound_digest.as_ref().to_vec();
         match behaviour {

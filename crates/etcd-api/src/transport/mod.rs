@@ -8,8 +8,6 @@ mod dial;
 mod fault;
 mod material;
 mod observe;
-#[cfg(test)]
-mod tests;
 mod tls;
 mod verifier;
 
