@@ -55,7 +55,7 @@ pub fn hash_kv<S: ReadAt>(database: &Database<S>, compact: Option<Revision>, at:
     let mut rows = KeyRows::new(at, compact, crc.value(), Wanted::default());
     for_each(database, bucket::KEY, |key, value| rows.row(key, value, &mut crc))?;
     rows.finish(database)?;
-    answer(rows.hash(database)?, compact, at)
+    Ok(answer(rows.hash(database)?, compact, at))
 }
 
 /// The compaction to hash as of: the one asked for, if the file still has what it takes.
@@ -71,6 +71,6 @@ fn effective_compaction(asked: Option<Revision>, meta: &Meta) -> Result<Option<R
     }
 }
 
-pub(crate) fn answer(hash: u32, compact: Option<Revision>, revision: Revision) -> Result<HashKv, Error> {
-    Ok(HashKv { hash, compact_revision: compact.map_or(-1, |compact| compact.0), revision })
+pub(crate) fn answer(hash: u32, compact: Option<Revision>, revision: Revision) -> HashKv {
+    HashKv { hash, compact_revision: compact.map_or(-1, |compact| compact.0), revision }
 }

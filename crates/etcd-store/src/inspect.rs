@@ -133,7 +133,7 @@ pub fn inspect<S: ReadAt>(database: &Database<S>, options: &Options<'_>) -> Resu
 /// As [`inspect`].
 pub fn inspect_and_hash<S: ReadAt>(database: &Database<S>, options: &Options<'_>) -> Result<(Inspection, HashKv), Error> {
     let (inspection, hash) = examine(database, options, true)?;
-    let hash_kv = answer(hash, inspection.compact_revision, inspection.revision)?;
+    let hash_kv = answer(hash, inspection.compact_revision, inspection.revision);
     Ok((inspection, hash_kv))
 }
 

@@ -4,7 +4,6 @@
 //! remember the running value and the length after each of those rows.
 
 use crate::crc::{checksum, concatenate, suffix};
-use crate::limits::MAX_CHECKPOINTS;
 use crate::schema::bucket;
 
 /// What HashKV starts with: the name of the bucket.
@@ -23,13 +22,14 @@ pub(super) struct Checkpoints {
     end: u32,
     /// Length of the rows beyond the compact revision.
     tail: u64,
+    limit: usize,
     overflown: bool,
 }
 
 impl Checkpoints {
-    /// `start` is the running value before the first row, whatever was hashed before.
-    pub(super) fn new(start: u32) -> Self {
-        Self { start, rows: Vec::new(), end: start, tail: 0, overflown: false }
+    /// `start` is the running value before the first row, whatever was hashed before; at most `limit` rows are remembered.
+    pub(super) fn new(start: u32, limit: usize) -> Self {
+        Self { start, rows: Vec::new(), end: start, tail: 0, limit, overflown: false }
     }
 
     /// Notes the next row: the running value after it, its length, and whether it may have to be taken out again.
@@ -38,7 +38,7 @@ impl Checkpoints {
         self.end = crc;
         if !compacted {
             self.tail += length;
-        } else if let (false, Ok(length)) = (self.rows.len() >= MAX_CHECKPOINTS, u32::try_from(length)) {
+        } else if let (false, Ok(length)) = (self.rows.len() >= self.limit, u32::try_from(length)) {
             self.rows.push((crc, length));
         } else {
             self.overflown = true;
@@ -82,7 +82,7 @@ mod tests {
         fn folding_equals_hashing_what_is_kept(prefix: Vec<u8>, rows: Vec<(Vec<u8>, bool)>, tail: Vec<Vec<u8>>) {
             let mut crc = Crc32c::new();
             crc.update(&prefix);
-            let mut checkpoints = Checkpoints::new(crc.value());
+            let mut checkpoints = Checkpoints::new(crc.value(), usize::MAX);
             let mut expected = b"key".to_vec();
             for (row, keep) in &rows {
                 crc.update(row);

@@ -7,3 +7,6 @@ mod table;
 
 pub use rows::{Captured, Classifier, RowProblem, RowWarning};
 pub(crate) use rows::{KeyRows, LastRow, Wanted, last_row};
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use super::table::{Fingerprint, Latest};
 use crate::crc::Crc32c;
 use crate::error::{Bytes, Error};
 use crate::id::{LeaseId, Revision};
-use crate::limits::{MAX_CAPTURED_BYTES, MAX_LEASED_ROWS, MAX_ROWS, MAX_WARNINGS};
+use crate::limits::{MAX_CAPTURED_BYTES, MAX_CHECKPOINTS, MAX_LEASED_ROWS, MAX_ROWS, MAX_TRACKED_KEYS, MAX_WARNINGS};
 use crate::row::{KeyValue, RowKey};
 use crate::schema::{Listing, bucket, for_each};
 
@@ -78,6 +78,20 @@ pub struct Captured {
     pub mod_revision: Revision,
 }
 
+/// How much may be remembered before further passes are made instead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) keys: usize,
+    pub(crate) checkpoints: usize,
+    pub(crate) leased: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { keys: MAX_TRACKED_KEYS, checkpoints: MAX_CHECKPOINTS, leased: MAX_LEASED_ROWS }
+    }
+}
+
 /// A row with a lease, in 12 bytes.
 #[derive(Clone, Copy)]
 struct LeasedRow {
@@ -94,6 +108,7 @@ pub(crate) struct KeyRows<'a> {
     live: Live,
     checkpoints: Checkpoints,
     leased: Option<Vec<LeasedRow>>,
+    max_leased: usize,
     previous: Option<RowKey>,
     pub(crate) rows: u64,
     pub(crate) tombstones: u64,
@@ -105,14 +120,19 @@ pub(crate) struct KeyRows<'a> {
 impl<'a> KeyRows<'a> {
     /// `crc` is the running checksum before the bucket's first row.
     pub(crate) fn new(at: Revision, compact: Option<Revision>, crc: u32, wanted: Wanted<'a>) -> Self {
-        let live = Live::new();
+        Self::with_budget(at, compact, crc, wanted, Budget::default())
+    }
+
+    pub(crate) fn with_budget(at: Revision, compact: Option<Revision>, crc: u32, wanted: Wanted<'a>, budget: Budget) -> Self {
+        let live = Live::with_limit(budget.keys);
         Self {
             at,
             compact,
             wanted,
             wanted_prints: wanted.capture.iter().map(|key| live.fingerprint(key)).collect(),
             live,
-            checkpoints: Checkpoints::new(crc),
+            checkpoints: Checkpoints::new(crc, budget.checkpoints),
+            max_leased: budget.leased,
             leased: Some(Vec::new()),
             previous: None,
             rows: 0,
@@ -216,10 +236,10 @@ impl<'a> KeyRows<'a> {
         let Some(leased) = &mut self.leased else {
             return;
         };
-        if leased.len() >= MAX_LEASED_ROWS {
+        if leased.len() >= self.max_leased {
             let live = &self.live;
             leased.retain(|leased| live.is_live(leased.row));
-            if leased.len() >= MAX_LEASED_ROWS / 2 {
+            if leased.len() >= self.max_leased.div_ceil(2) {
                 self.leased = None;
                 return;
             }
@@ -325,7 +345,7 @@ impl<'a> KeyRows<'a> {
             }
             return flush(&mut ids, 0);
         }
-        let mut number = 0;
+        let (mut number, max) = (0, self.max_leased);
         for_each(database, bucket::KEY, |key, value| {
             let (row_key, row) = decode(key, value)?;
             if row_key.main > self.at {
@@ -335,8 +355,8 @@ impl<'a> KeyRows<'a> {
                 ids.push(lease);
             }
             number = number.saturating_add(1);
-            if ids.len() >= MAX_LEASED_ROWS {
-                flush(&mut ids, MAX_LEASED_ROWS / 2)?;
+            if ids.len() >= max {
+                flush(&mut ids, max / 2)?;
             }
             Ok(true)
         })?;

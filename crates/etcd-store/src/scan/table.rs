@@ -147,6 +147,17 @@ impl Table {
         before
     }
 
+    /// Brings the slots of these keys into the caches.
+    pub(super) fn touch(&self, prints: impl Iterator<Item = Fingerprint>) {
+        let mut sum = 0;
+        for print in prints {
+            let segment = &self.segments[print.low as usize % SEGMENTS];
+            sum ^= segment.slots.get(Segment::home(print.high, segment.slots.len())).map_or(0, |slot| slot.state);
+        }
+        // The reads are the purpose; nothing may conclude that they are not needed.
+        std::hint::black_box(sum);
+    }
+
     /// All entries, in no order.
     pub(super) fn entries(&self) -> impl Iterator<Item = Latest> {
         self.segments.iter().flat_map(|segment| &segment.slots).filter(|slot| !slot.is_empty()).map(|slot| slot.latest())
