@@ -38,10 +38,11 @@ impl Checkpoints {
         self.end = crc;
         if !compacted {
             self.tail += length;
-        } else if let (false, Ok(length)) = (self.rows.len() >= self.limit, u32::try_from(length)) {
+        } else if let (false, Ok(length)) = (self.overflown || self.rows.len() >= self.limit, u32::try_from(length)) {
             self.rows.push((crc, length));
         } else {
             self.overflown = true;
+            self.rows = Vec::new();
         }
     }
 
