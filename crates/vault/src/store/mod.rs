@@ -3,11 +3,31 @@
 //! Keys are relative to the repository's root, use `/` between parts, never begin with one, and consist of parts that match
 //! `[A-Za-z0-9][A-Za-z0-9._-]*` without `..`. An implementation refuses any other key before it touches the store.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+#[cfg(any(test, feature = "testing"))]
+pub mod fault;
+mod file;
+mod keys;
+pub mod limits;
+mod memory;
+mod open;
+mod probe;
+mod s3;
+mod settle;
+
 use std::fmt;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use file::FileStore;
+pub use memory::MemoryStore;
+pub use open::{PartChecksum, StoreOptions, open_store};
+pub use probe::{Finding, ProbeReport, probe};
+pub use s3::S3Store;
 
 /// What a store says of one stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +158,21 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The names directly below `prefix`, without their content: (objects, sub-prefixes without the trailing slash), sorted.
     async fn list_shallow(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>), StoreError>;
+
+    /// When the object was written by the store's own clock, where it says so: for telling how far the clocks are apart, never for a
+    /// decision about the object.
+    async fn written_at(&self, _key: &str) -> Result<Option<SystemTime>, StoreError> {
+        Ok(None)
+    }
+}
+
+/// Refuses a range that does not lie inside an object of `size` bytes.
+fn check_range(key: &str, range: &Range<u64>, size: u64) -> Result<(), StoreError> {
+    if range.start > range.end || range.end > size {
+        let detail = format!("bytes {} to {} of an object of {size} bytes", range.start, range.end);
+        return Err(StoreError::Corrupt { key: key.to_owned(), detail });
+    }
+    Ok(())
 }
 
 /// The largest object that [`Store::create`] and [`Store::replace`] take, in bytes.
