@@ -21,6 +21,7 @@
 )]
 
 pub mod binary;
+pub mod dump;
 pub mod etcd;
 pub mod matrix;
 pub mod net;
@@ -31,11 +32,14 @@ pub mod run;
 pub mod s3;
 pub mod sampler;
 pub mod tls;
+pub mod workload;
 
 pub use binary::Lifeboat;
+pub use dump::{Dump, dump_all};
 pub use etcd::{ClusterPlan, EtcdCluster, Options, Tls};
 pub use peers::{EtcdVersion, Peer, peer, peers, versions};
 pub use proxy::Proxy;
 pub use run::{Finished, Run, Running};
 pub use s3::S3Server;
 pub use tls::TlsSet;
+pub use workload::{Applied, Workload};

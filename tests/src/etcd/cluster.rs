@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use etcd_api::{Client, ConnectOptions, Credentials, Endpoint, TlsOptions};
+use zeroize::Zeroizing;
+
 use super::member::{Common, Member, StartFailure};
 use super::options::{Options, Tls};
 use super::plan::{ClusterPlan, PlannedMember};
@@ -14,6 +17,8 @@ use crate::tls::TlsSet;
 
 /// How often a new cluster is started on other ports when somebody was faster.
 const ATTEMPTS: u32 = 4;
+/// How long one call of [`EtcdCluster::client`] may take.
+const CALL: Duration = Duration::from_secs(30);
 /// How long a cluster may refuse a new member because it was started just now.
 const JOINING: Duration = Duration::from_secs(30);
 
@@ -201,6 +206,30 @@ impl EtcdCluster {
     /// Runs `etcdctl` and insists that it succeeds; returns its output.
     pub fn etcdctl<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
         self.etcdctl_cmd(args).run().ok()
+    }
+
+    /// A connection to one member, with whatever certificates and password this cluster wants.
+    pub async fn client(&self, index: usize) -> Client {
+        let endpoint = Endpoint::parse(&self.endpoint(index), false).expect("our own address");
+        let tls = self.tls.as_ref().map(|tls| {
+            let read = |path: &Path| std::fs::read(path).expect("our own file");
+            let with_client = self.options.tls == Tls::ClientAuth;
+            TlsOptions {
+                ca_pem: Some(read(&tls.ca)),
+                cert_pem: with_client.then(|| read(&tls.client.cert)),
+                key_pem: with_client.then(|| Zeroizing::new(read(&tls.client.key))),
+                ..TlsOptions::default()
+            }
+        });
+        let credentials = self
+            .options
+            .root_password
+            .as_ref()
+            .filter(|_| self.authenticated)
+            .map(|password| Credentials { user: "root".to_owned(), password: password.clone().into() });
+        // The machine may be busy with other tests.
+        let options = ConnectOptions { tls, credentials, dial_timeout: CALL, request_timeout: CALL, ..ConnectOptions::default() };
+        Client::connect(endpoint, &options).await.unwrap_or_else(|error| panic!("{error:?}\n{}", self.logs()))
     }
 
     /// Saves a snapshot of one member with etcdctl.
