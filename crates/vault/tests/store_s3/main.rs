@@ -134,6 +134,31 @@ async fn a_store_that_is_not_there_is_unreachable_soon() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_only_when_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority = params.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(params, authority_key);
+    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let [ca_file, cert, key_file] = ["ca.pem", "cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    std::fs::write(&ca_file, authority.pem()).unwrap();
+    std::fs::write(&cert, leaf.pem()).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let extra = ["--cert", cert.to_str().unwrap(), "--key", key_file.to_str().unwrap()];
+    let Some(server) = Server::start_with(Kind::Versitygw, &extra) else { return };
+    let url = format!("s3://{BUCKET}/tls");
+    let options = StoreOptions { endpoint: Some(format!("https://{}", server.address)), ..server.options("testsecret") };
+    let refused = open_store(&url, &options).unwrap().head("k").await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Unreachable { detail, .. } if detail.contains("certificate")), "{refused}");
+    let store = open_store(&url, &StoreOptions { ca_file: Some(ca_file), ..options }).unwrap();
+    store.create("k", text("over TLS")).await.unwrap();
+    assert_eq!(store.get("k", 10).await.unwrap().1, text("over TLS"));
+}
+
 /// Time is virtual here: it jumps to the next time-out whenever all wait.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_never_answers_is_unreachable_in_bounded_time() {

@@ -49,6 +49,11 @@ fn free_address() -> SocketAddr {
 impl Server {
     /// Starts a server with one empty bucket, or says why the test is skipped.
     pub(crate) fn start(kind: Kind) -> Option<Self> {
+        Self::start_with(kind, &[])
+    }
+
+    /// … with further arguments (versitygw).
+    pub(crate) fn start_with(kind: Kind, extra: &[&str]) -> Option<Self> {
         let Some(program) = std::env::var_os(kind.variable()).map(PathBuf::from) else {
             println!("SKIPPED: {} is not set", kind.variable());
             return None;
@@ -60,7 +65,10 @@ impl Server {
             Kind::Versitygw => {
                 std::fs::create_dir_all(dir.path().join("root").join(BUCKET)).unwrap();
                 command.env("ROOT_ACCESS_KEY", "testkey").env("ROOT_SECRET_KEY", "testsecret");
-                command.args(["--quiet", "--region", "us-east-1", "--port", &address.to_string(), "posix"]).arg(dir.path().join("root"));
+                command
+                    .args(extra)
+                    .args(["--quiet", "--region", "us-east-1", "--port", &address.to_string(), "posix"])
+                    .arg(dir.path().join("root"));
             }
             Kind::Moto => {
                 command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);

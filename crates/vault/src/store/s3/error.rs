@@ -60,7 +60,12 @@ fn by_kind(key: String, text: &str, error: &Error) -> StoreError {
         Error::AlreadyExists { .. } => StoreError::AlreadyExists { key },
         Error::Precondition { .. } | Error::NotModified { .. } => StoreError::Changed { key },
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => StoreError::Denied { key, detail },
-        _ if no_credentials(text) => StoreError::Denied { key, detail: format!("no credentials were found ({detail})") },
+        _ if no_credentials(text) => StoreError::Denied {
+            key,
+            detail: format!(
+                "no credentials were found: neither in the environment (AWS_ACCESS_KEY_ID, …) nor a credentials file nor from this machine's role ({detail})"
+            ),
+        },
         _ if text.contains("Received redirect without LOCATION") => StoreError::Other { key, detail: wrong_region("redirect", text) },
         _ if is_transport(error) || is_server_error(text) => StoreError::Unreachable { key, detail },
         _ => StoreError::Other { key, detail },
