@@ -117,9 +117,10 @@ pub(crate) fn by_text(text: &str) -> Option<ErrorKind> {
         ErrorKind::LeaseNotFound
     } else if has("invalid user ID or password") {
         ErrorKind::AuthenticationFailed
-    } else if has("invalid auth token") || has("user name is empty") || has("revision of auth store is old") {
+    } else if cured_by_new_token(text) {
         ErrorKind::Unauthenticated(tame(text))
-    } else if has("etcdserver: permission denied") {
+    } else if has(": permission denied") {
+        // "etcdserver: permission denied"; Snapshot of 3.4 and 3.5 lets "auth: permission denied" through, as code Unknown.
         ErrorKind::PermissionDenied(tame(text))
     } else {
         return by_library_text(text);
@@ -145,7 +146,10 @@ fn by_library_text(text: &str) -> Option<ErrorKind> {
 /// Whether a new token may cure the error: the old one expired or was made before users or roles changed, or the call
 /// went out without one because authentication was off when we asked. etcd's own client renews on the same three.
 pub(crate) fn cured_by_new_token(text: &str) -> bool {
-    ["invalid auth token", "revision of auth store is old", "user name is empty"].iter().any(|needle| text.contains(needle))
+    // "auth: revision in header is old" is the store's own text for the second, let through by calls of 3.4 and 3.5.
+    ["invalid auth token", "revision of auth store is old", "revision in header is old", "user name is empty"]
+        .iter()
+        .any(|needle| text.contains(needle))
 }
 
 #[cfg(test)]
@@ -175,6 +179,9 @@ mod tests {
             (Code::Unavailable, "etcdserver: request timed out", ErrorKind::Unavailable("etcdserver: request timed out".into())),
             (Code::Unauthenticated, "etcdserver: invalid auth token", ErrorKind::Unauthenticated("etcdserver: invalid auth token".into())),
             (Code::PermissionDenied, "etcdserver: permission denied", ErrorKind::PermissionDenied("etcdserver: permission denied".into())),
+            (Code::Unknown, "auth: permission denied", ErrorKind::PermissionDenied("auth: permission denied".into())),
+            (Code::Unknown, "auth: invalid auth token", ErrorKind::Unauthenticated("auth: invalid auth token".into())),
+            (Code::Unknown, "auth: revision in header is old", ErrorKind::Unauthenticated("auth: revision in header is old".into())),
             (Code::InvalidArgument, "etcdserver: user name is empty", ErrorKind::Unauthenticated("etcdserver: user name is empty".into())),
             (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password", ErrorKind::AuthenticationFailed),
             (Code::NotFound, "etcdserver: member not found", ErrorKind::MemberNotFound),

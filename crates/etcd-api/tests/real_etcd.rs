@@ -1,6 +1,7 @@
-//! The whole client against a real etcd: `ETCD_BIN=/path/to/etcd cargo test -p etcd-api --test real_etcd`.
+//! The whole client against real etcd servers, each test on each minor that is there.
 //!
-//! Without `ETCD_BIN` every test says `SKIPPED: ETCD_BIN not set` and ends.
+//! `ETCD_BIN=/path/to/etcd cargo test -p etcd-api --test real_etcd` runs it on one server; `LIFEBOAT_PEERS`, the list that
+//! `cargo xtask test` makes, on all of them. A test whose server is not there says `SKIPPED:` and ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod common;
@@ -19,12 +20,82 @@ use etcd_store::id::{LeaseId, MemberId, Revision};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use zeroize::Zeroizing;
 
-fn etcd_bin() -> Option<String> {
-    let found = std::env::var("ETCD_BIN").ok();
-    if found.is_none() {
-        println!("SKIPPED: ETCD_BIN not set");
+/// A server program.
+#[derive(Clone, Debug)]
+struct Program {
+    path: String,
+    minor: &'static str,
+}
+
+/// The server of this minor, if it is there.
+fn program(minor: &'static str) -> Option<Program> {
+    if let Ok(path) = std::env::var("ETCD_BIN") {
+        let said = Command::new(&path).arg("--version").output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        return said.contains(&format!("etcd Version: {minor}.")).then_some(Program { path, minor });
     }
-    found
+    let text = std::fs::read_to_string(std::env::var_os("LIFEBOAT_PEERS")?).unwrap();
+    let peers: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let path = peers.get(format!("etcd-{minor}"))?.get("path")?.as_str()?.to_owned();
+    Some(Program { path, minor })
+}
+
+/// Runs a test on one minor. `MATRIX:` lines are counted by `cargo xtask test`.
+async fn on<F: Future<Output = ()>>(minor: &'static str, name: &str, body: fn(Program) -> F) {
+    match program(minor) {
+        Some(program) => {
+            body(program).await;
+            println!("MATRIX: {minor} {name} ok");
+        }
+        None if std::env::var_os("ETCD_BIN").is_none() => println!("SKIPPED: ETCD_BIN not set ({name} on etcd {minor})"),
+        None => println!("SKIPPED: {name} on etcd {minor}: ETCD_BIN is another version"),
+    }
+}
+
+/// Makes one test per minor out of each function.
+macro_rules! on_each_etcd {
+    ($($name:ident)+) => {
+        $(mod $name {
+            use super::on;
+
+            #[tokio::test]
+            async fn etcd_3_4() {
+                on("3.4", stringify!($name), super::$name).await;
+            }
+
+            #[tokio::test]
+            async fn etcd_3_5() {
+                on("3.5", stringify!($name), super::$name).await;
+            }
+
+            #[tokio::test]
+            async fn etcd_3_6() {
+                on("3.6", stringify!($name), super::$name).await;
+            }
+
+            #[tokio::test]
+            async fn etcd_3_7() {
+                on("3.7", stringify!($name), super::$name).await;
+            }
+        })+
+    };
+}
+
+on_each_etcd! {
+    keys_transactions_and_compaction
+    leases
+    watches_with_fragments_progress_and_compaction
+    status_hashes_alarms_defragmentation_and_snapshot
+    membership_with_a_learner
+    authentication_and_expiring_tokens
+    mutual_tls_and_everything_that_can_be_wrong_with_it
+    tls_to_a_plain_member
+}
+
+/// It sleeps for long, and the rule is the same in all minors.
+#[tokio::test]
+async fn an_idle_connection_is_kept_and_a_quiet_watch_too() {
+    on("3.6", "an_idle_connection_is_kept_and_a_quiet_watch_too", idle_and_quiet).await;
 }
 
 fn free_port() -> u16 {
@@ -41,15 +112,15 @@ struct Etcd {
 }
 
 impl Etcd {
-    fn start(bin: &str, name: &str, scheme: &str, cluster: &[&Etcd], extra: &[String]) -> Self {
+    fn start(program: &Program, name: &str, scheme: &str, cluster: &[&Etcd], extra: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let client_url = format!("{scheme}://127.0.0.1:{}", free_port());
         let peer_url = format!("http://127.0.0.1:{}", free_port());
-        Self::start_at(bin, name, client_url, peer_url, cluster, extra, dir)
+        Self::start_at(program, name, client_url, peer_url, cluster, extra, dir)
     }
 
     fn start_at(
-        bin: &str,
+        program: &Program,
         name: &str,
         client_url: String,
         peer_url: String,
@@ -60,7 +131,7 @@ impl Etcd {
         let mut initial = vec![format!("{name}={peer_url}")];
         initial.extend(cluster.iter().map(|member| format!("{}={}", member.name, member.peer_url)));
         let state = if cluster.is_empty() { "new" } else { "existing" };
-        let child = Command::new(bin)
+        let child = Command::new(&program.path)
             .args(["--name", name, "--initial-cluster-state", state, "--log-level", "error", "--unsafe-no-fsync"])
             .args(["--initial-cluster", &initial.join(","), "--initial-advertise-peer-urls", &peer_url])
             .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url, "--listen-peer-urls", &peer_url])
@@ -95,17 +166,15 @@ impl Drop for Etcd {
     }
 }
 
-async fn single(bin: &str, extra: &[&str]) -> (Etcd, Client) {
+async fn single(program: &Program, extra: &[&str]) -> (Etcd, Client) {
     let extra: Vec<String> = extra.iter().map(ToString::to_string).collect();
-    let etcd = Etcd::start(bin, "one", "http", &[], &extra);
+    let etcd = Etcd::start(program, "one", "http", &[], &extra);
     let client = etcd.client(&ConnectOptions::default()).await;
     (etcd, client)
 }
 
-#[tokio::test]
-async fn keys_transactions_and_compaction() {
-    let Some(bin) = etcd_bin() else { return };
-    let (_etcd, client) = single(&bin, &[]).await;
+async fn keys_transactions_and_compaction(program: Program) {
+    let (_etcd, client) = single(&program, &[]).await;
     assert_eq!(client.linearizable_read().await.unwrap().revision, Revision(1));
     let put = client.put(PutRequest::new("/a", "1")).await.unwrap();
     assert_eq!(put.header.revision, Revision(2));
@@ -147,10 +216,8 @@ async fn keys_transactions_and_compaction() {
     assert_eq!(*client.compact(Revision(3), false).await.unwrap_err().kind(), ErrorKind::Compacted(None));
 }
 
-#[tokio::test]
-async fn leases() {
-    let Some(bin) = etcd_bin() else { return };
-    let (_etcd, client) = single(&bin, &[]).await;
+async fn leases(program: Program) {
+    let (_etcd, client) = single(&program, &[]).await;
     let lease = client.lease_grant(Duration::from_secs(600), Some(LeaseId(0x77))).await.unwrap();
     assert_eq!((lease.id, lease.ttl), (LeaseId(0x77), Duration::from_secs(600)));
     let error = client.lease_grant(Duration::from_secs(600), Some(LeaseId(0x77))).await.unwrap_err();
@@ -172,10 +239,8 @@ async fn leases() {
     assert_eq!(*client.put(orphan).await.unwrap_err().kind(), ErrorKind::LeaseNotFound);
 }
 
-#[tokio::test]
-async fn watches_with_fragments_progress_and_compaction() {
-    let Some(bin) = etcd_bin() else { return };
-    let (_etcd, client) = single(&bin, &["--max-request-bytes=8192"]).await;
+async fn watches_with_fragments_progress_and_compaction(program: Program) {
+    let (_etcd, client) = single(&program, &["--max-request-bytes=8192"]).await;
     let request = WatchRequest { start_revision: Some(Revision(2)), prev_kv: true, ..WatchRequest::new(KeyRange::all()) };
     let mut stream = client.watch(request.clone()).await.unwrap();
     client.put(PutRequest::new("/a", "1")).await.unwrap();
@@ -219,10 +284,8 @@ async fn watches_with_fragments_progress_and_compaction() {
     assert_eq!(*error.kind(), ErrorKind::Compacted(Some(Revision(30))));
 }
 
-#[tokio::test]
-async fn status_hashes_alarms_defragmentation_and_snapshot() {
-    let Some(bin) = etcd_bin() else { return };
-    let (_etcd, client) = single(&bin, &["--quota-backend-bytes=4000000"]).await;
+async fn status_hashes_alarms_defragmentation_and_snapshot(program: Program) {
+    let (_etcd, client) = single(&program, &["--quota-backend-bytes=4000000"]).await;
     let status = client.status().await.unwrap();
     assert_eq!(status.leader, Some(status.header.member_id));
     assert!(status.db_size > 0 && status.raft_applied_index > 0 && status.errors.is_empty());
@@ -262,10 +325,8 @@ async fn status_hashes_alarms_defragmentation_and_snapshot() {
     assert_eq!(*client.hash_kv(Some(Revision(9999)), limit).await.unwrap_err().kind(), ErrorKind::FutureRevision);
 }
 
-#[tokio::test]
-async fn membership_with_a_learner() {
-    let Some(bin) = etcd_bin() else { return };
-    let (one, client) = single(&bin, &[]).await;
+async fn membership_with_a_learner(program: Program) {
+    let (one, client) = single(&program, &[]).await;
     let peer_url = format!("http://127.0.0.1:{}", free_port());
     let added = client.member_add(vec![peer_url.clone()], true).await.unwrap();
     assert!(added.member.is_learner && !added.member.has_started());
@@ -277,12 +338,15 @@ async fn membership_with_a_learner() {
 
     let client_url = format!("http://127.0.0.1:{}", free_port());
     let dir = tempfile::tempdir().unwrap();
-    let two = Etcd::start_at(&bin, "two", client_url, peer_url, &[&one], &[], dir);
+    let two = Etcd::start_at(&program, "two", client_url, peer_url, &[&one], &[], dir);
     let learner = two.client(&ConnectOptions::default()).await;
     assert!(learner.status().await.unwrap().is_learner);
     assert_eq!(*learner.linearizable_read().await.unwrap_err().kind(), ErrorKind::LearnerUnsupported);
-    // A learner streams snapshots: a source of backups without a vote.
-    drain_from(&learner, SnapshotLimits::default()).await.unwrap();
+    // From 3.5 on a learner streams snapshots: a source of backups without a vote.
+    match drain_from(&learner, SnapshotLimits::default()).await {
+        Ok(_) => assert_ne!(program.minor, "3.4"),
+        Err(error) => assert_eq!((program.minor, error.kind()), ("3.4", &ErrorKind::LearnerUnsupported)),
+    }
     let mut promoted = client.member_promote(added.member.id).await;
     for _ in 0..50 {
         if promoted.is_ok() {
@@ -302,10 +366,8 @@ async fn membership_with_a_learner() {
     drain_from(&client, SnapshotLimits::default()).await.unwrap();
 }
 
-#[tokio::test]
-async fn authentication_and_expiring_tokens() {
-    let Some(bin) = etcd_bin() else { return };
-    let (etcd, open) = single(&bin, &["--auth-token-ttl=1"]).await;
+async fn authentication_and_expiring_tokens(program: Program) {
+    let (etcd, open) = single(&program, &["--auth-token-ttl=1"]).await;
     for user in ["root", "reader"] {
         open.user_add(user, &format!("{user}-password").into()).await.unwrap();
     }
@@ -382,9 +444,7 @@ async fn failure(url: &str, options: &ConnectOptions) -> ErrorKind {
     }
 }
 
-#[tokio::test]
-async fn mutual_tls_and_everything_that_can_be_wrong_with_it() {
-    let Some(bin) = etcd_bin() else { return };
+async fn mutual_tls_and_everything_that_can_be_wrong_with_it(program: Program) {
     let dir = tempfile::tempdir().unwrap();
     let pki = Pki::new();
     let (cert, key) = pki.issue("127.0.0.1");
@@ -400,7 +460,7 @@ async fn mutual_tls_and_everything_that_can_be_wrong_with_it() {
         flag("trusted-ca-file", &write("ca", &pki.ca_pem)),
         "--client-cert-auth".to_owned(),
     ];
-    let etcd = Etcd::start(&bin, "one", "https", &[], &extra);
+    let etcd = Etcd::start(&program, "one", "https", &[], &extra);
     let client = etcd.client(&pki.options(Some(pki.issue("client")))).await;
     client.put(PutRequest::new("/a", vec![1; 1 << 20])).await.unwrap();
     drain_from(&client, SnapshotLimits::default()).await.unwrap();
@@ -422,18 +482,14 @@ async fn mutual_tls_and_everything_that_can_be_wrong_with_it() {
     assert!(matches!(kind, ErrorKind::SchemeMismatch { spoke: Scheme::Http, .. }), "{kind:?}");
 }
 
-#[tokio::test]
-async fn tls_to_a_plain_member() {
-    let Some(bin) = etcd_bin() else { return };
-    let (etcd, _client) = single(&bin, &[]).await;
+async fn tls_to_a_plain_member(program: Program) {
+    let (etcd, _client) = single(&program, &[]).await;
     let kind = failure(&etcd.client_url.replace("http", "https"), &Pki::new().options(None)).await;
     assert!(matches!(kind, ErrorKind::SchemeMismatch { spoke: Scheme::Https, .. }), "{kind:?}");
 }
 
-#[tokio::test]
-async fn an_idle_connection_is_kept_and_a_quiet_watch_too() {
-    let Some(bin) = etcd_bin() else { return };
-    let (etcd, _) = single(&bin, &[]).await;
+async fn idle_and_quiet(program: Program) {
+    let (etcd, _) = single(&program, &[]).await;
     let client = etcd.client(&ConnectOptions { keepalive_time: Duration::ZERO, ..ConnectOptions::default() }).await;
     let mut stream = client.watch(WatchRequest::new(KeyRange::all())).await.unwrap();
     let member = client.status().await.unwrap().header.member_id;
