@@ -29,5 +29,5 @@ pub use ops::{
     ExchangeError, create_dir, create_dir_all, exchange, hard_link, list_dir, remove_dir, remove_dir_all, remove_file, rename,
     rename_no_replace, sync_dir, sync_tree,
 };
-pub use place::{copy_ownership, free_space, is_mount_point, is_tmpfs, same_filesystem};
+pub use place::{copy_ownership, copy_ownership_all, free_space, is_mount_point, is_tmpfs, same_filesystem, set_owner_all};
 pub use publish::{TEMP_PREFIX, publish_new, publish_replace, temp_name};

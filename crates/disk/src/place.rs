@@ -84,6 +84,55 @@ pub fn copy_ownership(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Resul
     Ok(())
 }
 
+/// Gives everything below `to`, and `to` itself, the owner, group and (best effort) SELinux label of `from`, and `to` also its
+/// permission bits. Symbolic links below are left alone.
+///
+/// # Errors
+/// As [`copy_ownership`]; what was given away before stays so.
+pub fn copy_ownership_all(from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let want = rustix::fs::lstat(from)?;
+    set_owner_all(to, want.st_uid, want.st_gid)?;
+    for_tree(to, &mut |path| {
+        copy_label(from, path);
+        Ok(())
+    })?;
+    copy_ownership(from, to)
+}
+
+/// Gives a file, or a directory and everything below it, to a user and a group. Symbolic links below are left alone.
+///
+/// # Errors
+/// The system's; `PermissionDenied` when only root may give a file away. Nothing to do is no error.
+pub fn set_owner_all(path: impl AsRef<Path>, uid: u32, gid: u32) -> io::Result<()> {
+    for_tree(path.as_ref(), &mut |path| {
+        let have = rustix::fs::lstat(path)?;
+        if have.st_uid == uid && have.st_gid == gid {
+            return Ok(());
+        }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        mutate(Change::Attributes { path }, || Ok(rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?))
+    })
+}
+
+/// Calls `act` for a file or directory and everything below it, links excepted.
+fn for_tree(path: &Path, act: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let mut waiting = vec![path.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let kind = std::fs::symlink_metadata(&path)?.file_type();
+        if kind.is_symlink() {
+            continue;
+        }
+        act(&path)?;
+        if kind.is_dir() {
+            for entry in std::fs::read_dir(&path)? {
+                waiting.push(entry?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Copies `security.selinux`; where there is no SELinux, or no right to, the policy's default label stays.
 fn copy_label(from: &Path, to: &Path) {
     const LABEL: &str = "security.selinux";

@@ -18,7 +18,7 @@ const MAX_RESOURCES: usize = 0x4000;
 #[derive(Debug, Default)]
 pub struct Census {
     classes: RefCell<HashMap<String, u16>>,
-    /// The name of the last resource looked up: keys of one transaction often share it.
+    /// Used again for each name, so that classifying a key allocates nothing.
     scratch: RefCell<String>,
 }
 

@@ -1,0 +1,37 @@
+//! Consent to what replaces or destroys: the cluster's name, typed or given. Never from the environment.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use engine::{Failure, Outcome};
+
+use crate::args::ConsentArgs;
+use crate::output;
+
+/// Wants the cluster's name: from `--confirm`, else typed at a terminal. Without either, nothing is done (exit 2).
+pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> Outcome<()> {
+    let Some(cluster) = cluster else {
+        return Err(Failure::usage("the cluster must be named before anything of it is replaced")
+            .cause("give --cluster NAME and --confirm NAME")
+            .again());
+    };
+    let given = match &args.confirm {
+        Some(given) => given.clone(),
+        None if io::stdin().is_terminal() => {
+            output::say(&format!("{what}\nType the cluster's name ({cluster}) to go on:"));
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(format!("nothing could be read: {error}")))?;
+            line.trim().to_owned()
+        }
+        None => {
+            return Err(Failure::usage(what)
+                .cause("this wants consent, and there is no terminal to ask at")
+                .next(format!("{} --confirm {cluster}", engine::failure::AGAIN)));
+        }
+    };
+    if given == cluster {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("'{given}' is not the cluster's name, so nothing was done"))
+        .cause(format!("the cluster is called {cluster}"))
+        .again())
+}

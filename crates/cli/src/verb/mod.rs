@@ -1,0 +1,62 @@
+//! The verbs, one file each. A verb resolves its arguments, has `engine` do the work, and prints the report.
+
+pub(crate) mod backup;
+pub(crate) mod config;
+pub(crate) mod list;
+pub(crate) mod restore;
+pub(crate) mod shell;
+pub(crate) mod snapshot;
+
+use clap::{Parser, Subcommand};
+use engine::{Code, Outcome};
+
+use crate::args::GlobalArgs;
+
+/// Backs etcd up, proves that the backups restore, and brings the cluster back.
+#[derive(Parser, Debug)]
+#[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 10 no repository, 12 no key opens it,\n13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable, 31 store unreachable."
+)]
+pub(crate) struct Lifeboat {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Back the cluster up: stream, seal, prove, commit
+    Backup(backup::Args),
+    /// Show the backups, newest first
+    List(list::Args),
+    /// Make a data directory, or a snapshot file, from a backup
+    Restore(restore::Args),
+    /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
+    Snapshot(snapshot::Args),
+    /// Check and show the configuration
+    Config(config::Args),
+    /// Print a completion script for a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual, or write its pages to a directory
+    Man(shell::ManArgs),
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
+    let global = lifeboat.global;
+    match lifeboat.verb {
+        None => {
+            crate::output::say("lifeboat --help shows what it can do");
+            Ok(Code::Usage)
+        }
+        Some(Verb::Backup(args)) => backup::run(&global, args),
+        Some(Verb::List(args)) => list::run(&global, args),
+        Some(Verb::Restore(args)) => restore::run(&global, args),
+        Some(Verb::Snapshot(args)) => snapshot::run(&global, args),
+        Some(Verb::Config(args)) => config::run(&global, args),
+        Some(Verb::Completions(args)) => shell::completions(args),
+        Some(Verb::Man(args)) => shell::man(args),
+    }
+}

@@ -1,0 +1,301 @@
+//! The whole of a backup, from looking round to the commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use etcd_store::id::{MemberId, Revision};
+use jiff::Timestamp;
+use vault::backup_id::BackupId;
+use vault::key::SnapshotObject;
+use vault::seal::Recipients;
+
+use super::attempt::{self, AttemptError, Taken};
+use super::commit::{Context, commit};
+use super::{Committed, PlannedMember, Report, Request, prove};
+use crate::choice::{Choice, Wish, choose};
+use crate::failure::{Code, Failure, Outcome};
+use crate::judge::{Judgement, Testimony, Verdict};
+use crate::progress::Progress;
+use crate::seal_pipeline::{self, SealPlan, on_thread};
+use crate::source::Source;
+use crate::{place, source_failure, store_failure};
+
+/// A snapshot together with what the members say of it.
+pub(super) struct Judged {
+    pub(super) from: usize,
+    pub(super) taken: Taken,
+    pub(super) testimonies: Vec<Testimony>,
+    pub(super) judgement: Judgement,
+}
+
+/// Something that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remark {
+    pub(super) text: String,
+    /// Whether it is on the closed list of exit 3.
+    pub(super) serious: bool,
+}
+
+impl Remark {
+    pub(super) fn note(text: String) -> Self {
+        Self { text, serious: false }
+    }
+
+    pub(super) fn serious(text: String) -> Self {
+        Self { text, serious: true }
+    }
+}
+
+/// Backs a cluster up.
+pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Report> {
+    let source = Source::connect(&request.source).await?;
+    say_source(&request, &source, progress.as_ref());
+    let repository = open(&request, progress.as_ref()).await?;
+    let cluster = place::cluster(&repository, &request.place, request.cluster.as_ref()).await?;
+    let catalog = place::catalog(&repository, &request.place, &cluster).await?;
+    let last = catalog.backups.last().and_then(|backup| backup.manifest.member.as_ref()).map(|member| member.id);
+    let wish = Wish { last, ..request.wish.clone() };
+    let choices = choose(&source.candidates(), &wish)?;
+    let plan = planned(&source, &choices);
+    let repository_url = request.place.url.clone();
+    if request.dry_run {
+        return Ok(Report { code: Code::Ok, repository: repository_url, cluster, committed: Vec::new(), plan, warnings: Vec::new() });
+    }
+    let mut remarks = Vec::new();
+    let opening = opening_read(&source, &wish, &mut remarks).await?;
+    let context = Context {
+        signing: request.signing_key.as_deref().map(place::signing_key).transpose()?,
+        recipients: recipients(&request.recipients)?,
+        extra_recipients: extra_recipients(&request)?,
+        request: &request,
+        repository: &repository,
+        source: &source,
+        cluster: cluster.clone(),
+        catalog,
+        opening,
+    };
+    let (committed, majority) = take_all(&context, &choices, &mut remarks, &progress).await?;
+    let code = if !majority {
+        Code::Unproven
+    } else if remarks.iter().any(|remark| remark.serious) {
+        Code::Warnings
+    } else {
+        Code::Ok
+    };
+    let warnings = remarks.into_iter().map(|remark| remark.text).collect();
+    Ok(Report { code, repository: repository_url, cluster, committed, plan, warnings })
+}
+
+fn say_source(request: &Request, source: &Source, progress: &dyn Progress) {
+    let answering = source.asked.iter().filter(|asked| asked.candidate.state.is_ok()).count();
+    let all = source.members.len().max(source.asked.len());
+    progress.say(&format!(
+        "source: etcd cluster {} at {}; {answering} of {all} members answer",
+        source.cluster_id,
+        request.source.endpoints.join(",")
+    ));
+    for note in &source.notes {
+        progress.say(&format!("note: {note}"));
+    }
+}
+
+async fn open(request: &Request, progress: &dyn Progress) -> Outcome<vault::repository::Repository> {
+    // An empty place becomes a repository only when it is said who could open what is put there (design part 6).
+    let may_make = !request.dry_run && (!request.recipients.is_empty() || request.plain);
+    if !may_make {
+        return place::open(&request.place).await;
+    }
+    let (repository, made) = place::open_or_init(&request.place).await?;
+    if made {
+        progress.say(&format!("made a new repository at {} (id {})", request.place.url, repository.id()));
+    }
+    Ok(repository)
+}
+
+fn planned(source: &Source, choices: &[Choice]) -> Vec<PlannedMember> {
+    let one = |choice: &Choice| {
+        let candidate = &source.asked[choice.candidate].candidate;
+        PlannedMember {
+            id: candidate.id,
+            name: candidate.name.clone(),
+            endpoint: candidate.endpoint.clone(),
+            reason: choice.reason.clone(),
+        }
+    };
+    choices.iter().map(one).collect()
+}
+
+fn recipients(texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    Recipients::keys(texts.iter().map(String::as_str))
+        .map(|recipients| Some(Arc::new(recipients)))
+        .map_err(|error| Failure::usage("the recipients cannot be used").cause(error).next("lifeboat key new --identity-out FILE"))
+}
+
+fn extra_recipients(request: &Request) -> Outcome<Option<Arc<Recipients>>> {
+    let texts = if request.extra_recipients.is_empty() { &request.recipients } else { &request.extra_recipients };
+    let recipients = recipients(texts)?;
+    if recipients.is_none() && !request.extras.is_empty() {
+        return Err(Failure::usage("extras are always sealed, and no recipient is named")
+            .cause("name one with --recipient, or leave the extras out")
+            .again());
+    }
+    Ok(recipients)
+}
+
+/// How new the cluster is, by a linearizable read. Without a quorum there is none; that is refused unless a degraded backup is allowed.
+async fn opening_read(source: &Source, wish: &Wish, remarks: &mut Vec<Remark>) -> Outcome<Option<(Revision, Timestamp)>> {
+    let mut last = None;
+    for client in source.asked.iter().filter_map(|asked| asked.client.as_ref()) {
+        match client.linearizable_read().await {
+            Ok(header) => return Ok(Some((header.revision, Timestamp::now()))),
+            Err(error) => last = Some(error),
+        }
+    }
+    let failure = last.map_or_else(
+        || Failure::new(Code::SourceUnreachable, "no member answers a read").again(),
+        |error| source_failure::failure("the cluster does not answer a linearizable read", &error),
+    );
+    if !wish.degraded {
+        return Err(failure.next(format!("{} --degraded", crate::failure::AGAIN)));
+    }
+    remarks.push(Remark::serious(format!(
+        "the cluster does not answer a linearizable read, so nobody knows how new the backup is ({})",
+        failure.cause.unwrap_or_default()
+    )));
+    Ok(None)
+}
+
+/// Takes a backup of the first member that gives a good one; and where members differ, one of each state.
+async fn take_all(
+    context: &Context<'_>,
+    choices: &[Choice],
+    remarks: &mut Vec<Remark>,
+    progress: &Arc<dyn Progress>,
+) -> Outcome<(Vec<Committed>, bool)> {
+    let mut committed = Vec::new();
+    let mut covered: BTreeSet<MemberId> = BTreeSet::new();
+    let mut differing: BTreeSet<MemberId> = BTreeSet::new();
+    let mut majority = true;
+    let mut failures = Vec::new();
+    for choice in choices {
+        let member = context.source.asked[choice.candidate].candidate.id;
+        let is_wanted = committed.is_empty() || (differing.contains(&member) && !covered.contains(&member));
+        if !is_wanted {
+            continue;
+        }
+        let name = name_of(context.source, choice.candidate);
+        progress.say(&format!("member: {name}: {}", choice.reason));
+        match take_one(context, choice, remarks, progress).await {
+            Ok((backup, judgement)) => {
+                covered.insert(member);
+                covered.extend(&judgement.agree);
+                differing.extend(&judgement.differ);
+                majority &= judgement.majority;
+                committed.push(backup);
+            }
+            Err(AttemptError::Member(failure)) => {
+                progress.say(&format!(
+                    "member {name} is given up: {}{}",
+                    failure.what,
+                    failure.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
+                ));
+                remarks.push(Remark::note(format!("member {name} gave no good backup: {}", failure.what)));
+                failures.push(failure);
+            }
+            Err(AttemptError::Here(failure)) => return Err(failure),
+        }
+    }
+    if committed.is_empty() {
+        // At least one member was tried, for a choice is never empty.
+        return Err(failures.into_iter().next_back().unwrap_or_else(|| Failure::failed("no member gave a good backup")));
+    }
+    for member in differing.difference(&covered) {
+        remarks.push(Remark::note(format!("member {member} holds something else than the others, and no backup of it could be taken")));
+    }
+    Ok((committed, majority))
+}
+
+fn name_of(source: &Source, at: usize) -> String {
+    let candidate = &source.asked[at].candidate;
+    if candidate.name.is_empty() { candidate.id.to_string() } else { format!("{} ({})", candidate.name, candidate.id) }
+}
+
+async fn take_one(
+    context: &Context<'_>,
+    choice: &Choice,
+    remarks: &mut Vec<Remark>,
+    progress: &Arc<dyn Progress>,
+) -> Result<(Committed, Judgement), AttemptError> {
+    let started = Timestamp::now();
+    let id = BackupId::new(started).map_err(|error| Failure::failed(error.to_string()))?;
+    let asked = &context.source.asked[choice.candidate];
+    let Some(client) = &asked.client else {
+        return Err(AttemptError::Member(
+            Failure::new(Code::SourceUnreachable, "the member does not answer").object(&asked.candidate.endpoint),
+        ));
+    };
+    let request = context.request;
+    let plan = SealPlan {
+        layers: context.layers(),
+        recipients: context.recipients.clone(),
+        workers: seal_pipeline::workers(request.gentle),
+        gentle: request.gentle,
+    };
+    let key = context.key(id, SnapshotObject::Data(context.layers()));
+    let upload =
+        context.repository.store().upload(&key).await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
+    let taken = attempt::take(client, &request.spool, plan, upload, progress).await?;
+    let revision = taken.examined.inspection.revision;
+    let raw = prove::ask(context.source, choice.candidate, revision, request.hashkv_budget).await;
+    let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken, raw).await?;
+    if judgement.verdict == Verdict::Failed {
+        taken.upload.abort().await;
+        return Err(AttemptError::Member(
+            Failure::new(Code::Unproven, "the snapshot does not hold what its own member holds")
+                .object(&asked.candidate.endpoint)
+                .cause(
+                    "HashKV of the stream differs from the member's answer for the same revision: the member's file or memory is damaged",
+                )
+                .next("etcdctl endpoint hashkv --cluster"),
+        ));
+    }
+    judge_remarks(choice, &judgement, &testimonies, remarks);
+    let judged = Judged { from: choice.candidate, taken, testimonies, judgement: judgement.clone() };
+    let committed = commit(context, id, started, judged, remarks, progress).await?;
+    Ok((committed, judgement))
+}
+
+/// Compares on a thread of its own, for the file may have to be hashed again.
+async fn judge(source: Source, from: usize, taken: Taken, raw: Vec<prove::Raw>) -> Outcome<(Taken, Vec<Testimony>, Judgement)> {
+    let spool = Arc::clone(&taken.spool);
+    let own = taken.examined.hash_kv;
+    let (testimonies, judgement) = on_thread("compare", move || Ok(prove::compare(&raw, &source, from, &spool, &own))).await?;
+    Ok((taken, testimonies, judgement))
+}
+
+fn judge_remarks(choice: &Choice, judgement: &Judgement, testimonies: &[Testimony], remarks: &mut Vec<Remark>) {
+    let names = |ids: &[MemberId]| {
+        let named = testimonies.iter().filter(|testimony| ids.contains(&testimony.member));
+        named.map(|testimony| testimony.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    match judgement.verdict {
+        Verdict::Inconclusive => {
+            remarks.push(Remark::serious("hashkv inconclusive: no member's answer could be compared with the backup".to_owned()))
+        }
+        Verdict::Disputed => remarks.push(Remark::note(format!(
+            "DISPUTED: {} hold(s) something else than this backup; it is never 'latest'. Find the member that diverged and replace it",
+            names(&judgement.differ)
+        ))),
+        Verdict::Match if !judgement.differ.is_empty() => remarks.push(Remark::note(format!(
+            "member {} DIVERGED from the majority: what it serves is wrong. Replace it: etcdctl member remove, then add it again empty",
+            names(&judgement.differ)
+        ))),
+        Verdict::Match | Verdict::Failed => {}
+    }
+    if choice.degraded {
+        remarks.push(Remark::serious(format!("taken from a member in trouble (--degraded): {}", choice.reason)));
+    }
+}

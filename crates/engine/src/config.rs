@@ -1,0 +1,337 @@
+//! `lifeboat.yaml`: which stores, which keys, which clusters. Secrets are named by file, never written in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, Outcome};
+
+/// A configuration file larger than this is not one.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// The whole file. Unknown fields are errors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Places for backups, by a name of the user's choice.
+    #[serde(default)]
+    pub stores: BTreeMap<String, Store>,
+    /// Who can open backups, and who signs them.
+    #[serde(default)]
+    pub keys: Keys,
+    /// Where snapshots lie while they are worked on.
+    #[serde(default)]
+    pub spool: Spool,
+    /// For every cluster; a section named in a cluster replaces it whole.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// The clusters, by the name they have in the repository.
+    #[serde(default)]
+    pub clusters: BTreeMap<String, Cluster>,
+}
+
+/// One place for backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// `file:///path` or `s3://bucket/prefix`.
+    pub url: String,
+    /// The region, for S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The endpoint of an S3-compatible store; Amazon's own without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// A file with `AWS_ACCESS_KEY_ID=…` and `AWS_SECRET_ACCESS_KEY=…` lines; the cloud's usual ways without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_file: Option<PathBuf>,
+}
+
+/// Keys, all named by file or by their public half.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// age recipients that backups are sealed to.
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    /// age recipients that extra files are sealed to; `recipients` without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_recipients: Vec<String>,
+    /// The minisign secret key that signs manifests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_file: Option<PathBuf>,
+    /// minisign public keys whose signatures count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_signers: Vec<String>,
+    /// The age identity that opens backups, where this machine may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<PathBuf>,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spool {
+    /// Its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+    /// Room it leaves on its filesystem: `2GiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<String>,
+}
+
+/// What holds for every cluster that does not say otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Names of stores, the first one is used by this version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<String>,
+    /// Files and directories kept beside each backup, sealed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<PathBuf>,
+    /// Time for all live HashKV questions of one backup: `2s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashkv_budget: Option<String>,
+}
+
+/// One cluster: exactly one of `etcd` and `kubeadm`, and what differs from the defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// etcd by its client URLs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
+    /// This machine is a kubeadm control-plane node: the usual address and certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeadm: Option<Kubeadm>,
+    /// Names of stores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stores: Option<Vec<String>>,
+    /// Files and directories kept beside each backup, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Vec<PathBuf>>,
+    /// Time for all live HashKV questions of one backup: `2s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hashkv_budget: Option<String>,
+}
+
+/// etcd by its client URLs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// Client URLs. Only these are dialled, unless `discover` is set.
+    pub endpoints: Vec<String>,
+    /// The CA certificate of etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cacert: Option<PathBuf>,
+    /// A client certificate that etcd accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// A user of etcd's own authentication; it needs the role root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The file that holds that user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Follow the member list to members that are not named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discover: bool,
+}
+
+/// A kubeadm control-plane node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kubeadm {}
+
+impl Kubeadm {
+    /// The etcd of a kubeadm node as kubeadm sets it up: loopback, and the client certificate it makes for health checks.
+    #[must_use]
+    pub fn etcd(self) -> Etcd {
+        let pki = |name: &str| Some(Path::new("/etc/kubernetes/pki/etcd").join(name));
+        Etcd {
+            endpoints: vec!["https://127.0.0.1:2379".to_owned()],
+            cacert: pki("ca.crt"),
+            cert: pki("healthcheck-client.crt"),
+            key: pki("healthcheck-client.key"),
+            ..Etcd::default()
+        }
+    }
+}
+
+/// Where a configuration is looked for when none is named, in order. The working directory is not among them.
+#[must_use]
+pub fn usual_places() -> Vec<PathBuf> {
+    let mut places = vec![PathBuf::from("/etc/lifeboat/lifeboat.yaml")];
+    places.extend(user_directory().map(|directory| directory.join("lifeboat.yaml")));
+    places
+}
+
+/// `$XDG_CONFIG_HOME/lifeboat`, or `~/.config/lifeboat`.
+#[must_use]
+pub fn user_directory() -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")))?;
+    Some(config.join("lifeboat"))
+}
+
+/// Reads and checks a configuration file.
+pub fn load(path: &Path) -> Outcome<Config> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::usage("the configuration cannot be read")
+            .object(path.display())
+            .cause(error)
+            .next(format!("lifeboat config check --config {}", path.display()))
+    };
+    let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
+    if size > MAX_CONFIG {
+        return Err(failed(&format!("{size} bytes are more than a configuration has")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    parse(&text).map_err(|failure| failure.object(path.display()).next(format!("lifeboat config check --config {}", path.display())))
+}
+
+/// Parses and checks the text of a configuration.
+pub fn parse(text: &str) -> Outcome<Config> {
+    let config: Config = serde_saphyr::from_str(text)
+        .map_err(|error| Failure::usage("the configuration is not understood").cause(error.to_string().trim_end()))?;
+    check(&config)?;
+    Ok(config)
+}
+
+fn check(config: &Config) -> Outcome<()> {
+    let wrong = |cause: String| Err(Failure::usage("the configuration is not sound").cause(cause));
+    for (name, cluster) in &config.clusters {
+        if let Err(error) = name.parse::<vault::name::ClusterName>() {
+            return wrong(format!("clusters.{name}: {error}"));
+        }
+        match (&cluster.etcd, &cluster.kubeadm) {
+            (Some(etcd), None) if etcd.endpoints.is_empty() => return wrong(format!("clusters.{name}.etcd.endpoints: none is named")),
+            (Some(etcd), None) if etcd.cert.is_some() != etcd.key.is_some() => {
+                return wrong(format!("clusters.{name}.etcd: cert and key go together"));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => return wrong(format!("clusters.{name}: exactly one of etcd and kubeadm says where it is")),
+        }
+        let stores = cluster.stores.as_ref().unwrap_or(&config.defaults.stores);
+        if let Some(missing) = stores.iter().find(|store| !config.stores.contains_key(*store)) {
+            return wrong(format!("clusters.{name}: there is no store named '{missing}' under stores"));
+        }
+        if stores.len() > 1 {
+            return wrong(format!("clusters.{name}: this version writes to one store, {} are named", stores.len()));
+        }
+        if let Some(extra) = config.extra(cluster).iter().find(|path| !path.is_absolute()) {
+            return wrong(format!("clusters.{name}.extra: '{}' is not an absolute path", extra.display()));
+        }
+        if let Some(text) = cluster.hashkv_budget.as_ref().or(config.defaults.hashkv_budget.as_ref()) {
+            duration(text)?;
+        }
+    }
+    if let Some(reserve) = &config.spool.reserve {
+        bytes(reserve)?;
+    }
+    Ok(())
+}
+
+impl Config {
+    /// The files kept beside each backup of a cluster.
+    #[must_use]
+    pub fn extra<'a>(&'a self, cluster: &'a Cluster) -> &'a [PathBuf] {
+        cluster.extra.as_deref().unwrap_or(&self.defaults.extra)
+    }
+
+    /// The store of a cluster: the one it names, else the default one, else the only one.
+    #[must_use]
+    pub fn store_of(&self, cluster: &Cluster) -> Option<&Store> {
+        let named = cluster.stores.as_ref().unwrap_or(&self.defaults.stores).first();
+        match named {
+            Some(name) => self.stores.get(name),
+            None if self.stores.len() == 1 => self.stores.values().next(),
+            None => None,
+        }
+    }
+}
+
+/// A duration as people write it: `2s`, `1m30s`, `250ms`.
+pub fn duration(text: &str) -> Outcome<std::time::Duration> {
+    let span: Result<jiff::SignedDuration, _> = text.parse();
+    span.ok().and_then(|span| std::time::Duration::try_from(span).ok()).ok_or_else(|| {
+        Failure::usage(format!("'{text}' is not a duration")).cause("a number with a unit is expected, such as 2s, 90s or 5m")
+    })
+}
+
+/// A number of bytes as people write it: `0`, `512MiB`, `2GiB`, `1GB`.
+pub fn bytes(text: &str) -> Outcome<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: Option<u64> = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kib" => Some(1 << 10),
+        "m" | "mib" => Some(1 << 20),
+        "g" | "gib" => Some(1 << 30),
+        "t" | "tib" => Some(1 << 40),
+        "kb" => Some(1_000),
+        "mb" => Some(1_000_000),
+        "gb" => Some(1_000_000_000),
+        "tb" => Some(1_000_000_000_000),
+        _ => None,
+    };
+    number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor)).ok_or_else(|| {
+        Failure::usage(format!("'{text}' is not a number of bytes")).cause("a whole number is expected, with a unit such as MiB or GiB")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_shape_of_the_design() {
+        let config = parse(
+            "stores:\n  main: {url: 'file:///var/backups/etcd'}\nkeys:\n  recipients: [age1x]\ndefaults:\n  stores: [main]\nclusters:\n  prod:\n    kubeadm: {}\n    extra: [/etc/kubernetes/pki]\n",
+        )
+        .unwrap();
+        let prod = &config.clusters["prod"];
+        assert_eq!(config.store_of(prod).unwrap().url, "file:///var/backups/etcd");
+        assert_eq!(config.extra(prod), [PathBuf::from("/etc/kubernetes/pki")]);
+        assert_eq!(prod.kubeadm.unwrap().etcd().endpoints, ["https://127.0.0.1:2379"]);
+    }
+
+    #[test]
+    fn an_unknown_field_is_an_error_that_names_the_line() {
+        let failure = parse("stores: {}\nclusters:\n  prod:\n    etc: {endpoints: [x]}\n").unwrap_err();
+        let cause = failure.cause.unwrap();
+        assert!(cause.contains("etc") && cause.contains('4'), "{cause}");
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        for (text, word) in [
+            ("clusters: {prod: {}}", "exactly one"),
+            ("clusters: {prod: {etcd: {endpoints: []}}}", "none is named"),
+            ("clusters: {'../x': {kubeadm: {}}}", "clusters.../x"),
+            ("clusters: {prod: {kubeadm: {}, stores: [a]}}", "no store named"),
+            ("clusters: {prod: {kubeadm: {}, extra: [pki]}}", "not an absolute path"),
+            ("clusters: {prod: {etcd: {endpoints: [a], cert: /c}}}", "go together"),
+        ] {
+            let cause = parse(text).unwrap_err().cause.unwrap();
+            assert!(cause.contains(word), "{text}: {cause}");
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_are_written_as_people_do() {
+        assert_eq!(duration("2s").unwrap(), std::time::Duration::from_secs(2));
+        assert!(duration("soon").is_err());
+        assert_eq!(bytes("2GiB").unwrap(), 2 << 30);
+        assert_eq!(bytes("0").unwrap(), 0);
+        assert!(bytes("99999999999999999999").is_err());
+        assert!(bytes("2 bananas").is_err());
+    }
+}

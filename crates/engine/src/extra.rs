@@ -1,0 +1,165 @@
+//! Files kept beside a backup: PKI, encryption configuration, whatever a cluster is not itself without.
+//!
+//! Each path becomes one tar, sealed to its own recipients. The tar goes through an encrypted spool like the snapshot, so its size is not bounded by
+//! memory and nothing plain reaches the disk.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use vault::name::ExtraName;
+
+use crate::failure::{Failure, Outcome};
+use crate::feed::Feed;
+use crate::limits::FRAME;
+
+/// The name an extra has in the repository, from its path: `/etc/kubernetes/pki` becomes `etc-kubernetes-pki`.
+pub fn name_for(path: &Path) -> Outcome<ExtraName> {
+    if !path.is_absolute() {
+        return Err(Failure::usage("an extra is named by its absolute path").object(path.display()).again());
+    }
+    let mut name: String = path
+        .to_string_lossy()
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '_' { c } else { '-' })
+        .collect();
+    while name.contains("..") {
+        name = name.replace("..", ".");
+    }
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let name: String = name.chars().take(63).collect();
+    name.parse().map_err(|error| Failure::usage(format!("no name can be made for the extra: {error}")).object(path.display()))
+}
+
+/// A path and the name it gets; names are told apart by a number where two paths would share one.
+pub fn name_all(paths: &[PathBuf]) -> Outcome<Vec<(ExtraName, PathBuf)>> {
+    let mut named: Vec<(ExtraName, PathBuf)> = Vec::new();
+    for path in paths {
+        let plain = name_for(path)?;
+        let mut name = plain.clone();
+        let mut number = 1;
+        while named.iter().any(|(taken, _)| *taken == name) {
+            number += 1;
+            let short: String = plain.as_str().chars().take(59).collect();
+            name = format!("{short}-{number}")
+                .parse()
+                .map_err(|error| Failure::usage(format!("no name can be made for the extra: {error}")).object(path.display()))?;
+        }
+        named.push((name, path.clone()));
+    }
+    Ok(named)
+}
+
+/// Writes a tar of `path` into a feed and completes it. Symbolic links are kept as links, sockets and the like are left out.
+///
+/// Blocks until everything is in the spool; run it on a thread of its own.
+pub fn pack(path: &Path, feed: &Feed) -> Outcome<()> {
+    let mut archive = tar::Builder::new(FrameWriter { feed, frame: feed.buffer() });
+    archive.follow_symlinks(false);
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let unreadable = |error: io::Error| Failure::failed(format!("the extra cannot be read: {error}")).object(path.display());
+    let metadata = std::fs::symlink_metadata(path).map_err(unreadable)?;
+    let packed = if metadata.is_dir() { archive.append_dir_all(inside, path) } else { archive.append_path_with_name(path, inside) };
+    packed.map_err(unreadable)?;
+    archive.into_inner().and_then(FrameWriter::finish).map_err(unreadable)?;
+    feed.complete();
+    Ok(())
+}
+
+/// Whether a file, or a file below a directory, is an API server's `EncryptionConfiguration`.
+#[must_use]
+pub fn holds_encryption_configuration(path: &Path) -> bool {
+    /// Files looked at, at most, and their size: such a configuration is a small file near the top.
+    const FILES: usize = 10_000;
+    const BYTES: u64 = 1 << 20;
+    let mut waiting = vec![path.to_owned()];
+    let mut seen = 0;
+    while let Some(path) = waiting.pop() {
+        seen += 1;
+        let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+        if seen > FILES || metadata.is_symlink() {
+            continue;
+        }
+        if metadata.is_dir() {
+            waiting.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if metadata.len() <= BYTES
+            && let Ok(content) = std::fs::read(&path)
+            && content.windows(23).any(|window| window == b"EncryptionConfiguration")
+        {
+            return true;
+        }
+    }
+    false
+}
+
+struct FrameWriter<'a> {
+    feed: &'a Feed,
+    frame: Vec<u8>,
+}
+
+impl Write for FrameWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(FRAME - self.frame.len());
+        self.frame.extend_from_slice(&bytes[..taken]);
+        if self.frame.len() == FRAME {
+            self.hand_over()?;
+        }
+        Ok(taken)
+    }
+
+    // A frame shorter than the others may only be the last one, so only `finish` hands over what is left.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl FrameWriter<'_> {
+    fn finish(mut self) -> io::Result<()> {
+        if self.frame.is_empty() { Ok(()) } else { self.hand_over() }
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        let full = std::mem::replace(&mut self.frame, self.feed.buffer());
+        self.feed.push(full).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::spool::{Spool, SpoolOptions};
+
+    #[test]
+    fn names_are_slugs_of_their_paths_and_never_the_same() {
+        let paths = ["/etc/kubernetes/pki", "/etc/kubernetes-pki", "/opt/../x"].map(PathBuf::from);
+        let named = name_all(&paths).unwrap();
+        let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names[..2], ["etc-kubernetes-pki", "etc-kubernetes-pki-2"]);
+        assert!(!names[2].contains(".."));
+        assert!(name_for(Path::new("relative")).is_err());
+        assert!(name_for(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn a_directory_comes_back_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("pki")).unwrap();
+        std::fs::write(directory.path().join("pki/ca.crt"), "certificate").unwrap();
+        std::os::unix::fs::symlink("ca.crt", directory.path().join("pki/link")).unwrap();
+        let spool_directory = tempfile::tempdir().unwrap();
+        let options = SpoolOptions { directory: Some(spool_directory.path().to_owned()), ..SpoolOptions::default() };
+        let feed = Feed::new(Arc::new(Spool::create(&options).unwrap()));
+        pack(&directory.path().join("pki"), &feed).unwrap();
+        let mut bytes = Vec::new();
+        while let Some(frame) = feed.take().unwrap() {
+            bytes.extend_from_slice(&frame.bytes);
+        }
+        let out = tempfile::tempdir().unwrap();
+        tar::Archive::new(&bytes[..]).unpack(out.path()).unwrap();
+        let inside = out.path().join(directory.path().strip_prefix("/").unwrap()).join("pki");
+        assert_eq!(std::fs::read_to_string(inside.join("ca.crt")).unwrap(), "certificate");
+        assert_eq!(std::fs::read_link(inside.join("link")).unwrap(), Path::new("ca.crt"));
+    }
+}

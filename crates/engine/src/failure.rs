@@ -1,0 +1,152 @@
+//! What a failed piece of work says: what, which object, the likely cause, the next command; and the exit code that goes with it.
+
+use std::fmt;
+
+/// How a run ended, as the process says it to its caller (design part 6). The numbers are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Code {
+    /// Done.
+    Ok = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line is wrong, or consent is missing; nothing was done.
+    Usage = 2,
+    /// Committed, with warnings from the closed list in `docs/exit-codes.md`.
+    Warnings = 3,
+    /// There is no repository at the place named.
+    NoRepository = 10,
+    /// Somebody else works there (only with `--require-lease`).
+    LeaseHeld = 11,
+    /// No identity opens it.
+    NoKey = 12,
+    /// The wrong cluster or lineage, or more than one fits.
+    WrongCluster = 13,
+    /// Verification failed, or the members dispute the content.
+    Unproven = 20,
+    /// A drill failed.
+    DrillFailed = 21,
+    /// The newest backup is too old.
+    Stale = 22,
+    /// No backup ever ran.
+    NeverRan = 23,
+    /// The last run failed while an older backup is still fresh.
+    LastRunFailed = 24,
+    /// etcd or Talos cannot be reached.
+    SourceUnreachable = 30,
+    /// The store cannot be reached.
+    StoreUnreachable = 31,
+    /// Ended by SIGINT.
+    Interrupted = 130,
+    /// Ended by SIGTERM.
+    Terminated = 143,
+}
+
+impl Code {
+    /// The stable word for this code, as JSON errors carry it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Warnings => "warnings",
+            Self::NoRepository => "no-repository",
+            Self::LeaseHeld => "lease-held",
+            Self::NoKey => "no-key",
+            Self::WrongCluster => "wrong-cluster",
+            Self::Unproven => "unproven",
+            Self::DrillFailed => "drill-failed",
+            Self::Stale => "stale",
+            Self::NeverRan => "never-ran",
+            Self::LastRunFailed => "last-run-failed",
+            Self::SourceUnreachable => "source-unreachable",
+            Self::StoreUnreachable => "store-unreachable",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
+/// Why work was not done. `what` is always there; the rest wherever it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub code: Code,
+    /// What did not happen, as a sentence without a full stop.
+    pub what: String,
+    /// The object concerned: a path, an endpoint, a key in the store.
+    pub object: Option<String>,
+    /// The likely cause.
+    pub cause: Option<String>,
+    /// The next command, ready to be run and nothing else; [`AGAIN`] stands for the command that failed.
+    pub next: Option<String>,
+}
+
+/// In [`Failure::next`]: the command that failed, to be run again once the cause is mended. The command line puts its own words there.
+pub const AGAIN: &str = "{again}";
+
+impl Failure {
+    /// A failure of which only the code and the fact are known yet.
+    pub fn new(code: Code, what: impl Into<String>) -> Self {
+        Self { code, what: what.into(), object: None, cause: None, next: None }
+    }
+
+    /// A usage error: nothing was done.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Code::Usage, what)
+    }
+
+    /// A plain failure.
+    pub fn failed(what: impl Into<String>) -> Self {
+        Self::new(Code::Failed, what)
+    }
+
+    /// Names the object concerned.
+    #[must_use]
+    pub fn object(mut self, object: impl fmt::Display) -> Self {
+        self.object = Some(object.to_string());
+        self
+    }
+
+    /// Names the likely cause.
+    #[must_use]
+    pub fn cause(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Says that the same command is the next one, once the cause is mended.
+    #[must_use]
+    pub fn again(self) -> Self {
+        self.next(AGAIN)
+    }
+
+    /// Names the next command.
+    #[must_use]
+    pub fn next(mut self, next: impl fmt::Display) -> Self {
+        self.next = Some(next.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(object) = &self.object {
+            write!(f, "\n  object: {object}")?;
+        }
+        if let Some(cause) = &self.cause {
+            write!(f, "\n  cause:  {cause}")?;
+        }
+        if let Some(next) = &self.next {
+            write!(f, "\n  next:   {next}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The result of everything in this crate.
+pub type Outcome<T> = Result<T, Failure>;

@@ -1,0 +1,30 @@
+//! Every limit of this crate, in one place.
+
+use std::time::Duration;
+
+/// Bytes of the database that one sealed frame holds, and the unit in which the stream is handed on. The vault's format fixes it.
+pub const FRAME: usize = 4 << 20;
+/// Plain bytes in one encrypted block of the spool. Small enough for single pages, large enough that the 16-byte tags do not count.
+pub const SPOOL_BLOCK: usize = 16 << 10;
+/// Room that a spool leaves free on its filesystem unless told otherwise.
+pub const SPOOL_RESERVE: u64 = 2 << 30;
+/// Compression workers at most; more do not help while one stream feeds them.
+pub const MAX_WORKERS: usize = 4;
+/// Frames kept in memory between the stream and the workers; a worker that comes later reads the spool.
+pub const FRAMES_IN_MEMORY: usize = 3;
+/// Sealed frames that wait for the upload at most, per worker. What more the workers could do, they wait with; the stream does not.
+pub const SEALED_AHEAD: usize = 2;
+/// How far a follower's applied index may be behind the leader's and still be taken for a backup, in raft entries.
+pub const MAX_APPLIED_LAG: u64 = 1_000;
+/// Time for all live HashKV questions of one backup together.
+pub const HASHKV_BUDGET: Duration = Duration::from_secs(2);
+/// The same for the member that has just sent its whole file, and so has it in memory (docs/decisions/0002).
+pub const HASHKV_SPEED_WARM: u64 = 1_000_000_000;
+/// The speed at which a member is assumed to hash, in bytes per second, when the budget is divided (design part 10).
+pub const HASHKV_SPEED: u64 = 100_000_000;
+/// A writer commits within this time of its backup id, or gives up (design part 4): after that the pruner may take its objects for litter.
+pub const COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// Frames that a worker of a restore fetches at a time.
+pub const FRAMES_PER_FETCH: usize = 2;
+/// Members of a cluster that are looked at, at most. etcd itself advises seven.
+pub const MAX_MEMBERS: usize = 64;

@@ -1,0 +1,141 @@
+//! From what a person typed to one backup that may be used, in the words of an operator.
+
+use vault::key::{Key, SnapshotObject};
+use vault::repository::catalog::Backup;
+use vault::repository::{Catalog, Reach, Repository, ResolveError, Resolved, Selector};
+use vault::seal::Identities;
+use vault::seal::decode::check_table;
+use vault::seal::{SealError, Unsealer};
+
+use std::sync::Arc;
+
+use crate::failure::{Code, Failure, Outcome};
+use crate::fetch::{self, Object};
+use crate::place::{PlaceOptions, Which};
+use crate::{place, store_failure};
+
+/// Finds the backup that is meant.
+pub fn find<'a>(catalog: &'a Catalog, which: &Which, options: &PlaceOptions) -> Outcome<Resolved<'a>> {
+    let found = match which {
+        Which::Named(text) => {
+            let selector: Selector =
+                text.parse().map_err(|error| Failure::usage(format!("{error}")).next(list_command(catalog, options)))?;
+            catalog.resolve(&selector)
+        }
+        Which::At(moment) => catalog.at_moment(*moment),
+    };
+    found.map_err(|error| {
+        let code = if matches!(error, ResolveError::Ambiguous { .. }) { Code::Usage } else { Code::Failed };
+        Failure::new(code, "no backup was found")
+            .object(format!("cluster '{}' in {}", catalog.cluster, options.url))
+            .cause(error)
+            .next(list_command(catalog, options))
+    })
+}
+
+fn list_command(catalog: &Catalog, options: &PlaceOptions) -> String {
+    format!("lifeboat list --repo {} --cluster {}", options.url, catalog.cluster)
+}
+
+/// How the backup found relates to what was asked for, where it is not simply that.
+#[must_use]
+pub fn reach_words(resolved: &Resolved<'_>) -> Option<String> {
+    let manifest = &resolved.backup.manifest;
+    match resolved.reach {
+        Reach::Exact => None,
+        Reach::Later { revisions } => {
+            Some(format!("backup {} ends {revisions} revisions after the one asked for, and is taken as it is", manifest.id))
+        }
+        Reach::Earlier { revisions } => {
+            Some(format!("backup {} ends {revisions} revisions before the one asked for; what came after is not in it", manifest.id))
+        }
+        Reach::Before { by } => {
+            Some(format!("backup {} was taken {:#} before the moment asked for; what came after is not in it", manifest.id, by))
+        }
+    }
+}
+
+/// Refuses a backup that must not be used unless told: untrusted where signers are trusted, incomplete, failed.
+pub fn usable(backup: &Backup, options: &PlaceOptions) -> Outcome<Vec<String>> {
+    let mut warnings = Vec::new();
+    if !backup.counts {
+        if !options.allow_unsigned {
+            return Err(Failure::new(Code::Failed, format!("backup {} is not used: {}", backup.id(), backup.signature))
+                .cause("trusted signers are configured, and only what they signed counts; --allow-unsigned takes it all the same")
+                .next(format!("{} --allow-unsigned", crate::failure::AGAIN)));
+        }
+        warnings.push(format!("the backup is {}, and was taken because of --allow-unsigned", backup.signature));
+    }
+    if let Some(doubt) = &backup.unconfirmed {
+        warnings.push(format!("the backup is unconfirmed: {doubt}"));
+    }
+    if !backup.manifest.hashkv.verdict.may_be_latest() {
+        warnings
+            .push(format!("members disagreed when it was taken: hashkv {}", crate::backup::verdict_word(backup.manifest.hashkv.verdict)));
+    }
+    if let Some(failed) = &backup.proof.failed {
+        warnings.push(format!("a check of it failed at {}: {}", failed.at, failed.detail.as_deref().unwrap_or("damaged")));
+    }
+    Ok(warnings)
+}
+
+/// Opens the snapshot object of a backup, for reading it in ranges.
+pub async fn open(repository: &Repository, backup: &Backup, identities: &Identities) -> Outcome<Object> {
+    let manifest = &backup.manifest;
+    let key_of = |object: &SnapshotObject| Key::Snapshot(manifest.cluster.clone(), manifest.id, object.clone()).to_string();
+    let missing = |what: &str| Failure::new(Code::Unproven, format!("the backup has no {what}")).object(manifest.id).again();
+    let data = manifest.data().ok_or_else(|| missing("snapshot object"))?;
+    let frames = manifest.object(&SnapshotObject::Frames).ok_or_else(|| missing("frame table"))?;
+    let store = repository.store();
+    let unreadable = |error| store_failure::failure("the backup cannot be read", &error);
+    let (_, table) = store.get(&key_of(&frames.name), vault::limits::FRAMES_BYTES as u64).await.map_err(unreadable)?;
+    let table = vault::frames::FrameTable::decode_checked(&table, frames.sha256, data.size)
+        .map_err(|error| Failure::new(Code::Unproven, "the stored backup is damaged").object(key_of(&frames.name)).cause(error).again())?;
+    let key = key_of(&data.name);
+    let head = store.get_range(&key, 0..data.size.min(vault::seal::unseal::HEAD)).await.map_err(unreadable)?;
+    if manifest.layers.age && identities.is_empty() {
+        return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
+            .object(&key)
+            .cause("name the recovery identity with -i, or keys.identity_file in lifeboat.yaml")
+            .next(format!("{} -i IDENTITY", crate::failure::AGAIN)));
+    }
+    let unsealer = Unsealer::open(manifest.layers, data.size, &head, identities).map_err(|error| wrong_key(manifest, &key, &error))?;
+    check_table(&unsealer, &table).map_err(|error| fetch::damage(&key, &error))?;
+    Ok(Object { store: Arc::clone(store), key, unsealer, table: Arc::new(table) })
+}
+
+fn wrong_key(manifest: &vault::manifest::Manifest, key: &str, error: &SealError) -> Failure {
+    if !matches!(error, SealError::NoKey) {
+        return fetch::damage(key, error);
+    }
+    let recipients: Vec<String> = manifest.sealing.recipients.iter().map(ToString::to_string).collect();
+    Failure::new(Code::NoKey, "no identity given opens this backup")
+        .object(key)
+        .cause(format!(
+            "it is sealed to the recipients with the fingerprints {}; name one of their identities with -i",
+            recipients.join(", ")
+        ))
+        .again()
+}
+
+/// Opens the repository, reads the cluster and finds the backup: what every reading verb begins with.
+pub struct Found {
+    /// The repository.
+    pub repository: Repository,
+    /// The cluster's catalog.
+    pub catalog: Catalog,
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Found").field("repository", &self.repository).finish_non_exhaustive()
+    }
+}
+
+/// Opens the repository and reads the cluster that is meant.
+pub async fn load(options: &PlaceOptions, cluster: Option<&vault::name::ClusterName>) -> Outcome<Found> {
+    let repository = place::open(options).await?;
+    let cluster = place::cluster(&repository, options, cluster).await?;
+    let catalog = place::catalog(&repository, options, &cluster).await?;
+    Ok(Found { repository, catalog })
+}

@@ -1,0 +1,278 @@
+//! The cluster a backup is taken from: connecting, looking round, and turning etcd's errors into words.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use etcd_api::{Client, ConnectOptions, Credentials, Endpoint, TlsOptions};
+use etcd_store::id::{ClusterId, MemberId};
+
+use crate::choice::{Candidate, CandidateState};
+use crate::failure::{Code, Failure, Outcome};
+use crate::limits::MAX_MEMBERS;
+use crate::source_failure::failure;
+
+/// How etcd is reached.
+#[derive(Clone, Debug, Default)]
+pub struct SourceOptions {
+    /// Client URLs. Only these are dialled unless `discover` is set.
+    pub endpoints: Vec<String>,
+    /// CA certificate file.
+    pub cacert: Option<PathBuf>,
+    /// Client certificate file.
+    pub cert: Option<PathBuf>,
+    /// Key file of the client certificate.
+    pub key: Option<PathBuf>,
+    /// User and password of etcd's own authentication.
+    pub credentials: Option<Credentials>,
+    /// Name to expect in the server's certificate.
+    pub server_name: Option<String>,
+    /// Do not check the server's certificate.
+    pub insecure_skip_verify: bool,
+    /// Follow the member list to members that are not named.
+    pub discover: bool,
+    /// Time to connect; etcd-api's default when zero.
+    pub dial_timeout: Duration,
+    /// Time for one answer; etcd-api's default when zero.
+    pub request_timeout: Duration,
+}
+
+/// One member that was asked.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What is known of it.
+    pub candidate: Candidate,
+    /// The connection, if there is one.
+    pub client: Option<Client>,
+    /// Its etcd version, if it answered.
+    pub version: Option<String>,
+    /// The id of the cluster it belongs to, if it answered.
+    cluster_id: Option<ClusterId>,
+}
+
+/// A cluster that answers: at least one member does.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The id every answering member gives.
+    pub cluster_id: ClusterId,
+    /// Those that were asked, in the order of the endpoints, each member once.
+    pub asked: Vec<Asked>,
+    /// The member list, where one could be had.
+    pub members: Vec<etcd_api::Member>,
+    /// Alarms that are raised.
+    pub alarms: Vec<etcd_api::Alarm>,
+    /// What was odd on the way, in words.
+    pub notes: Vec<String>,
+}
+
+impl Source {
+    /// Connects to the endpoints and looks round.
+    pub async fn connect(options: &SourceOptions) -> Outcome<Self> {
+        if options.endpoints.is_empty() {
+            return Err(Failure::usage("no cluster is named")
+                .cause("name it by --endpoints (and --cacert, --cert, --key), by ETCDCTL_ENDPOINTS, or in lifeboat.yaml")
+                .next("lifeboat init"));
+        }
+        let connect = connect_options(options)?;
+        let mut asked = ask_all(&options.endpoints, &connect).await?;
+        let cluster_id = one_cluster(&asked)?;
+        let (mut members, mut notes) = (Vec::new(), Vec::new());
+        match member_list(&asked).await {
+            Ok(list) => members = list,
+            Err(error) => notes.push(format!("the member list cannot be had: {error}")),
+        }
+        name_silent(&mut asked, &members);
+        if options.discover {
+            let more = undialled(&asked, &members);
+            if !more.is_empty() {
+                asked.extend(ask_all(&more, &connect).await?);
+                one_cluster(&asked)?;
+                name_silent(&mut asked, &members);
+            }
+        }
+        let asked = each_member_once(asked);
+        let alarms = alarms(&asked, &mut notes).await;
+        Ok(Self { cluster_id, asked, members, alarms, notes })
+    }
+
+    /// The candidates alone, for the choice.
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.asked.iter().map(|asked| asked.candidate.clone()).collect()
+    }
+
+    /// The leader as the answering members see it, if they agree.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        let mut leaders: Vec<MemberId> = self.asked.iter().filter_map(|asked| asked.candidate.state.as_ref().ok()?.leader).collect();
+        leaders.sort_unstable();
+        leaders.dedup();
+        if let [leader] = leaders[..] { Some(leader) } else { None }
+    }
+
+    /// The members that vote, as far as the member list tells; those asked where there is none.
+    #[must_use]
+    pub fn voters(&self) -> usize {
+        let listed = self.members.iter().filter(|member| !member.is_learner).count();
+        if listed > 0 { listed } else { self.asked.len() }
+    }
+}
+
+pub(crate) fn connect_options(options: &SourceOptions) -> Outcome<ConnectOptions> {
+    let read = |path: &Path, what: &str| {
+        std::fs::read(path).map_err(|error| Failure::usage(format!("the {what} cannot be read: {error}")).object(path.display()).again())
+    };
+    let with_tls = options.cacert.is_some() || options.cert.is_some() || options.insecure_skip_verify || options.server_name.is_some();
+    let mut connect = ConnectOptions { credentials: options.credentials.clone(), ..ConnectOptions::default() };
+    if with_tls {
+        connect.tls = Some(TlsOptions {
+            ca_pem: options.cacert.as_deref().map(|path| read(path, "CA certificate")).transpose()?,
+            cert_pem: options.cert.as_deref().map(|path| read(path, "client certificate")).transpose()?,
+            key_pem: options.key.as_deref().map(|path| read(path, "client key")).transpose()?.map(Into::into),
+            server_name: options.server_name.clone(),
+            insecure_skip_verify: options.insecure_skip_verify,
+        });
+    }
+    if !options.dial_timeout.is_zero() {
+        connect.dial_timeout = options.dial_timeout;
+    }
+    if !options.request_timeout.is_zero() {
+        connect.request_timeout = options.request_timeout;
+    }
+    Ok(connect)
+}
+
+async fn ask_all(endpoints: &[String], connect: &ConnectOptions) -> Outcome<Vec<Asked>> {
+    if endpoints.len() > MAX_MEMBERS {
+        return Err(Failure::usage(format!("{} endpoints are more than an etcd cluster has", endpoints.len())));
+    }
+    let asking = endpoints.iter().map(|text| ask(text, connect));
+    let answers: Vec<Outcome<(Asked, Option<Failure>)>> = futures::future::join_all(asking).await;
+    let mut asked = Vec::new();
+    let mut first_failure = None;
+    for answer in answers {
+        let (one, failure) = answer?;
+        asked.push(one);
+        first_failure = first_failure.or(failure);
+    }
+    if asked.iter().all(|one| one.candidate.state.is_err())
+        && let Some(failure) = first_failure
+    {
+        return Err(failure);
+    }
+    Ok(asked)
+}
+
+async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<(Asked, Option<Failure>)> {
+    let endpoint = Endpoint::parse(text, connect.tls.is_some()).map_err(|error| {
+        Failure::usage(format!("'{text}' is not an endpoint: {error}"))
+            .cause("a client URL of etcd is expected, such as https://10.0.0.1:2379")
+            .again()
+    })?;
+    let silent = |error: etcd_api::Error| {
+        let candidate = Candidate { id: MemberId(0), name: String::new(), endpoint: endpoint.to_string(), state: Err(error.to_string()) };
+        (Asked { candidate, client: None, version: None, cluster_id: None }, Some(failure("etcd does not answer as it should", &error)))
+    };
+    let client = match Client::connect(endpoint.clone(), connect).await {
+        Ok(client) => client,
+        Err(error) => return Ok(silent(error)),
+    };
+    let status = match client.status().await {
+        Ok(status) => status,
+        Err(error) => return Ok(silent(error)),
+    };
+    let state = CandidateState {
+        leader: status.leader,
+        is_learner: status.is_learner,
+        applied_index: status.raft_applied_index,
+        db_size: status.db_size,
+        db_size_in_use: status.db_size_in_use,
+        errors: status.errors.clone(),
+    };
+    let candidate = Candidate { id: status.header.member_id, name: String::new(), endpoint: endpoint.to_string(), state: Ok(state) };
+    Ok((Asked { candidate, client: Some(client), version: Some(status.version), cluster_id: Some(status.header.cluster_id) }, None))
+}
+
+/// The id that every answering member gives; different ones mean that the endpoints lead to different clusters.
+fn one_cluster(asked: &[Asked]) -> Outcome<ClusterId> {
+    let mut ids = asked.iter().filter_map(|one| Some((one.cluster_id?, &one.candidate.endpoint)));
+    let (id, endpoint) = ids.next().ok_or_else(|| Failure::new(Code::SourceUnreachable, "no member of the cluster answers").again())?;
+    match ids.find(|(other, _)| *other != id) {
+        None => Ok(id),
+        Some((other, elsewhere)) => Err(Failure::new(Code::WrongCluster, "the endpoints lead to different clusters")
+            .object(format!("{endpoint} belongs to cluster {id}, {elsewhere} to cluster {other}"))
+            .cause("endpoints of several clusters were mixed, or a member was restored alone")
+            .again()),
+    }
+}
+
+/// The member list, from the first member that gives it; a linearizable one where there is a quorum.
+async fn member_list(asked: &[Asked]) -> Result<Vec<etcd_api::Member>, String> {
+    let mut said = "nobody answers".to_owned();
+    for linearizable in [true, false] {
+        for client in asked.iter().filter_map(|one| one.client.as_ref()) {
+            match client.members(linearizable).await {
+                Ok(list) if list.members.len() <= MAX_MEMBERS => return Ok(list.members),
+                Ok(list) => said = format!("{} members are more than an etcd cluster has", list.members.len()),
+                Err(error) => said = error.to_string(),
+            }
+        }
+    }
+    Err(said)
+}
+
+/// Gives names from the member list to those that answered, and ids to those that did not, by their client URL.
+fn name_silent(asked: &mut [Asked], members: &[etcd_api::Member]) {
+    for one in asked {
+        let by_id = members.iter().find(|member| one.client.is_some() && member.id == one.candidate.id);
+        let by_url =
+            || members.iter().find(|member| member.client_urls.iter().any(|url| url.trim_end_matches('/') == one.candidate.endpoint));
+        if let Some(member) = by_id.or_else(by_url) {
+            one.candidate.id = member.id;
+            one.candidate.name.clone_from(&member.name);
+        }
+    }
+}
+
+/// A client URL of each listed member that was not asked yet.
+fn undialled(asked: &[Asked], members: &[etcd_api::Member]) -> Vec<String> {
+    members
+        .iter()
+        .filter(|member| !asked.iter().any(|one| one.candidate.id == member.id))
+        .filter_map(|member| member.client_urls.first().cloned())
+        .collect()
+}
+
+/// Two endpoints may lead to one member (a name and an address); the first that answered stands.
+fn each_member_once(asked: Vec<Asked>) -> Vec<Asked> {
+    let mut once: Vec<Asked> = Vec::new();
+    for one in asked {
+        let known = once.iter_mut().find(|other| other.candidate.id == one.candidate.id && one.candidate.id != MemberId(0));
+        match known {
+            Some(other) if other.client.is_none() => *other = one,
+            Some(_) => {}
+            None => once.push(one),
+        }
+    }
+    once
+}
+
+async fn alarms(asked: &[Asked], notes: &mut Vec<String>) -> Vec<etcd_api::Alarm> {
+    let Some(client) = asked.iter().find_map(|one| one.client.as_ref()) else { return Vec::new() };
+    match client.alarms().await {
+        Ok(alarms) => alarms,
+        Err(error) => {
+            notes.push(format!("the alarms cannot be listed: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+/// etcd's word for a kind of alarm.
+#[must_use]
+pub fn alarm_name(kind: etcd_api::AlarmKind) -> String {
+    match kind {
+        etcd_api::AlarmKind::NoSpace => "NOSPACE".to_owned(),
+        etcd_api::AlarmKind::Corrupt => "CORRUPT".to_owned(),
+        etcd_api::AlarmKind::Other(number) => number.to_string(),
+    }
+}
