@@ -1,0 +1,97 @@
+//! Entry points for fuzzing: every parser of bytes from outside. None of them may panic, allocate without bound, or run for long.
+
+use std::io::Read;
+use std::sync::OnceLock;
+
+use bytes::BytesMut;
+
+use crate::frames::FrameTable;
+use crate::key::Key;
+use crate::layers::Layers;
+use crate::lineage::{Lineage, LineageName};
+use crate::manifest::Manifest;
+use crate::marker::Marker;
+use crate::seal::{FrameDecoder, Identities, NoCallbacks, StreamDecoder, Unsealer};
+
+/// A manifest. What is read can be written, and is read again as the same.
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(bytes)
+        && let Ok(again) = crate::canonical::encode(&manifest)
+    {
+        assert_eq!(Manifest::decode(&again).as_ref(), Ok(&manifest));
+    }
+}
+
+/// A frame table. What is read is written as the same bytes.
+pub fn frames(bytes: &[u8]) {
+    if let Ok(table) = FrameTable::decode(bytes) {
+        assert_eq!(table.encode().as_deref(), Ok(bytes));
+    }
+}
+
+/// A listed key, and everything that is made of names.
+pub fn key(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(key) = text.parse::<Key>() {
+        assert_eq!(key.to_string(), text);
+    }
+    let _ = text.parse::<crate::repository::Selector>();
+    let _ = text.parse::<crate::sign::PublicKey>();
+    let _ = crate::seal::Recipients::keys([text]);
+}
+
+/// A mark, and its signature.
+pub fn mark(bytes: &[u8]) {
+    crate::sign::parse_any(bytes);
+    if let Some(mark) = crate::mark::decode_any(bytes)
+        && let Ok(again) = mark.encode()
+    {
+        assert_eq!(crate::mark::decode_any(&again).as_ref(), Some(&mark));
+    }
+}
+
+/// A lineage, and the marker.
+pub fn lineage(bytes: &[u8]) {
+    let _ = Marker::decode(bytes);
+    if let Ok(lineage) = crate::canonical::decode::<Lineage>(bytes) {
+        let _ = Lineage::decode(bytes, &lineage.name);
+    }
+    if let Ok(text) = str::from_utf8(bytes)
+        && let Ok(name) = text.parse::<LineageName>()
+    {
+        assert_eq!(name.to_string(), text);
+    }
+}
+
+/// A fixed identity, so that a corpus made for it goes deep.
+const IDENTITY: &[u8] = b"AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX\n";
+
+fn identities() -> &'static Identities {
+    static IDENTITIES: OnceLock<Identities> = OnceLock::new();
+    IDENTITIES.get_or_init(|| {
+        let mut identities = Identities::new();
+        // Without it nothing would open, and the fuzzer would only see headers; that is no reason to stop.
+        let _ = identities.add_file("fuzzing", IDENTITY, NoCallbacks);
+        identities
+    })
+}
+
+/// A stored object of any layers, in order and by a frame table (the bytes behind the first 0xff are the object, those before it the table).
+pub fn unseal(bytes: &[u8]) {
+    let (table, object) = bytes.iter().position(|byte| *byte == 0xff).map_or((&[][..], bytes), |at| (&bytes[..at], &bytes[at + 1..]));
+    for layers in Layers::ALL {
+        if let Ok(reader) = StreamDecoder::open(layers, object, identities()) {
+            let mut buffer = Vec::new();
+            // A few KiB can decompress to GiBs in order; a restore writes to disk, the fuzzer looks at the beginning.
+            let _ = reader.take(1 << 20).read_to_end(&mut buffer);
+        }
+        let Ok(unsealer) = Unsealer::open(layers, object.len() as u64, object, identities()) else { continue };
+        let (Ok(table), Ok(mut decoder)) = (FrameTable::decode(table), FrameDecoder::new()) else { continue };
+        for run in table.runs(1 << 20) {
+            let Some(range) = table.run_range(&run).and_then(|range| unsealer.stored_range(&range).ok()) else { continue };
+            let stored = object.get(range.start as usize..range.end as usize).unwrap_or_default();
+            let _ = decoder.decode_run(&unsealer, &table, run, BytesMut::from(stored), |_, _| Ok::<(), crate::seal::SealError>(()));
+        }
+    }
+    let _ = Identities::new().add_file("fuzzing", object, NoCallbacks);
+}
