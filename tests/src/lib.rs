@@ -23,6 +23,7 @@
 pub mod binary;
 pub mod dump;
 pub mod etcd;
+pub mod job;
 pub mod matrix;
 pub mod net;
 pub mod peers;
@@ -37,6 +38,7 @@ pub mod workload;
 pub use binary::Lifeboat;
 pub use dump::{Dump, dump_all};
 pub use etcd::{ClusterPlan, EtcdCluster, Options, Tls};
+pub use job::Job;
 pub use peers::{EtcdVersion, Peer, peer, peers, versions};
 pub use proxy::Proxy;
 pub use run::{Finished, Run, Running};

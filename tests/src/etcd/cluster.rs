@@ -286,8 +286,10 @@ impl EtcdCluster {
         let index = self.members.len();
         let name = format!("m{index}");
         let planned = PlannedMember::new(name.clone(), self.dir.path().join(format!("{name}.etcd")));
+        // Asked before: once a single member has a second one announced, nothing is answered until that one runs.
+        let members = self.current_members();
         self.announce(&name, &planned.peer_url());
-        self.initial_cluster = format!("{},{name}={}", self.current_members(), planned.peer_url());
+        self.initial_cluster = format!("{members},{name}={}", planned.peer_url());
         let mut member = self.place(planned, "existing");
         member.start();
         if let Err(failure) = member.wait_listening() {
