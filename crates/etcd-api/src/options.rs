@@ -11,7 +11,8 @@ use crate::limits;
 /// TLS material as PEM text in memory. The caller reads the files, so that errors can name them.
 #[derive(Clone, Default)]
 pub struct TlsOptions {
-    /// Certificates of the CA that signs members' certificates. Without it the system's roots are trusted.
+    /// Certificates of the CA that signs members' certificates. Without it the system's roots are trusted. Keys of members may
+    /// be RSA, ECDSA P-256/P-384 or Ed25519, not P-521.
     pub ca_pem: Option<Vec<u8>>,
     /// Client certificate, then any intermediates.
     pub cert_pem: Option<Vec<u8>>,

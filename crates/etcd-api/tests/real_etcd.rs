@@ -90,6 +90,7 @@ on_each_etcd! {
     authentication_and_expiring_tokens
     mutual_tls_and_everything_that_can_be_wrong_with_it
     tls_to_a_plain_member
+    certificates_that_etcd_makes_for_itself
 }
 
 /// It sleeps for long, and the rule is the same in all minors.
@@ -486,6 +487,16 @@ async fn tls_to_a_plain_member(program: Program) {
     let (etcd, _client) = single(&program, &[]).await;
     let kind = failure(&etcd.client_url.replace("http", "https"), &Pki::new().options(None)).await;
     assert!(matches!(kind, ErrorKind::SchemeMismatch { spoke: Scheme::Https, .. }), "{kind:?}");
+}
+
+async fn certificates_that_etcd_makes_for_itself(program: Program) {
+    let etcd = Etcd::start(&program, "one", "https", &[], &["--auto-tls".to_owned()]);
+    let skip = TlsOptions { insecure_skip_verify: true, ..TlsOptions::default() };
+    let client = etcd.client(&ConnectOptions { tls: Some(skip), ..ConnectOptions::default() }).await;
+    drain_from(&client, SnapshotLimits::default()).await.unwrap();
+    // Its key is P-521, which cannot be checked: the error must say what to look for.
+    let kind = failure(&etcd.client_url, &Pki::new().options(None)).await;
+    assert!(matches!(&kind, ErrorKind::Tls(fact) if fact.contains("P-521")), "{kind:?}");
 }
 
 async fn idle_and_quiet(program: Program) {

@@ -163,6 +163,10 @@ fn classify_alert(alert: AlertDescription, expected: &str) -> ErrorKind {
         AlertDescription::NoApplicationProtocol => {
             ErrorKind::Tls("the server does not offer HTTP/2; is this etcd's client port?".to_owned())
         }
+        // What a server says whose certificate has a key we cannot check: ring knows no P-521, which `etcd --auto-tls` uses.
+        AlertDescription::HandshakeFailure => {
+            ErrorKind::Tls("no signature or cipher in common; is the server's certificate of an unsupported kind (P-521)?".to_owned())
+        }
         other => ErrorKind::Tls(format!("alert {other:?}")),
     }
 }
