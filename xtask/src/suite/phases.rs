@@ -34,7 +34,7 @@ pub(super) struct Phase {
 /// What needs no peer: compiling everything, and the checks that only read the sources.
 pub(super) fn before_peers() -> Vec<Phase> {
     vec![
-        component("fmt", &["fmt", "--all", "--", "--check"]),
+        component("fmt", &["fmt", "--all", "--", "--check", "-l"]),
         component("build", &["test", "--workspace", "--no-run", "--color", "never"]),
         component("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     ]
