@@ -2,6 +2,8 @@
 //!
 //! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, an S3 server).
 //! - `test` runs every check and test there is, end to end on real etcd included.
+//! - `demo` shows the main job on a real etcd.
+//! - `bench` measures it beside the tools it replaces.
 //! - `tidy` checks the sources for what compilers do not see.
 //!
 //! It depends on none of the project's crates, so that it compiles in seconds and still runs when they do not.
@@ -10,6 +12,7 @@
 
 mod peers;
 mod process;
+mod programs;
 mod suite;
 mod tidy;
 mod workspace;
@@ -26,6 +29,8 @@ cargo xtask <command>
                             every check and test; options:
     --full                  the long ones too (soak, all version pairs, long property runs)
     --require-etcd A,B      fail unless these etcd versions were tested, e.g. 3.5,3.6
+  demo                      the main job on a real etcd: back up, lose everything, restore, compare
+  bench [--out FILE]        speed and memory beside etcdctl, etcdutl, zstd and age; FILE gets the numbers as JSON
   tidy                      source checks: file length, forbidden words, documentation links";
 
 fn main() -> ExitCode {
@@ -49,6 +54,11 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
             no_arguments(command, rest)?;
             peers::command()
         }
+        "demo" => {
+            no_arguments(command, rest)?;
+            programs::demo()
+        }
+        "bench" => programs::bench(rest),
         "test" => suite::command(rest),
         "tidy" => {
             no_arguments(command, rest)?;

@@ -123,7 +123,7 @@ impl Spool {
             self.file.write_all_at(&scratch, offset).map_err(|error| self.no_room(length + bytes.len() as u64, &error.to_string()))?;
             if self.flush_gently {
                 // Only a hint; a filesystem without it loses nothing but smoothness.
-                let _ = self.file.sync_range(offset, scratch.len() as u64);
+                self.file.sync_range(offset, scratch.len() as u64);
             }
         }
         self.length.store(length + bytes.len() as u64, Ordering::Release);

@@ -66,18 +66,23 @@ pub(crate) fn command() -> Result<ExitCode> {
 
 /// Gets every peer that can be had and writes `peers.json`. `say` receives a line when something slow begins.
 pub(crate) fn obtain(say: &dyn Fn(&str)) -> Result<Peers> {
+    obtain_some(|_| true, &workspace::peers_json(), say)
+}
+
+/// Gets those peers whose name `wanted` takes, and writes what there is to `json`.
+pub(crate) fn obtain_some(wanted: impl Fn(&str) -> bool, json: &Path, say: &dyn Fn(&str)) -> Result<Peers> {
     let dir = workspace::peers_dir();
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let _lock = exclusive(&dir, say)?;
     let mut peers = Peers::default();
-    for recipe in catalog::recipes() {
+    for recipe in catalog::recipes().into_iter().filter(|recipe| wanted(recipe.name)) {
         let begun = Instant::now();
         match one(&recipe, &dir, say) {
             Ok(found) => peers.programs.extend(found.into_iter().map(|program| Program { took: begun.elapsed(), ..program })),
             Err(why) => peers.missing.push(Missing { name: recipe.name.to_owned(), why: format!("{why:#}").replace('\n', " ") }),
         }
     }
-    report::write_json(&peers)?;
+    report::write_json(&peers, json)?;
     Ok(peers)
 }
 

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::Peers;
-use crate::workspace;
 
 /// The peers as aligned columns, then one line per missing one.
 pub(crate) fn table(peers: &Peers) -> String {
@@ -43,7 +42,7 @@ pub(crate) fn align<const N: usize>(rows: &[[String; N]]) -> String {
 }
 
 /// Writes `peers.json` in one step, so that a test never reads half of it.
-pub(super) fn write_json(peers: &Peers) -> Result<()> {
+pub(super) fn write_json(peers: &Peers, path: &std::path::Path) -> Result<()> {
     let mut all = Map::new();
     for program in &peers.programs {
         all.insert(program.name.clone(), json!({"version": program.version, "path": program.path, "how": program.how}));
@@ -51,9 +50,8 @@ pub(super) fn write_json(peers: &Peers) -> Result<()> {
     let missing: Map<String, Value> =
         peers.missing.iter().map(|missing| (missing.name.clone(), Value::from(missing.why.clone()))).collect();
     all.insert("missing".to_owned(), Value::Object(missing));
-    let path = workspace::peers_json();
     let temporary = path.with_extension("json.new");
     let text = serde_json::to_string_pretty(&Value::Object(all)).context("cannot encode peers.json")?;
     std::fs::write(&temporary, text + "\n").with_context(|| format!("cannot write {}", temporary.display()))?;
-    std::fs::rename(&temporary, &path).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
 }
