@@ -27,7 +27,9 @@ pub enum NameError {
         length: usize,
     },
     /// A character outside the grammar.
-    #[error("character {character:?} at position {position} is not allowed: a name is lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit")]
+    #[error(
+        "character {character:?} at position {position} is not allowed: a name is lower-case letters, digits, '.', '_' and '-', and begins with a letter or digit"
+    )]
     BadCharacter {
         /// The character.
         character: char,
@@ -191,6 +193,18 @@ ulid_name! {
 }
 
 impl MarkId {
+    /// Makes a new one that sorts behind `seen`, the newest mark its writer had seen, so that what is said later is read later.
+    ///
+    /// A mark from more than an hour ahead of `now` is not followed: one mad clock must not pull all others along.
+    pub fn after(seen: Option<&Self>, now: Timestamp) -> Result<Self, NoRandomness> {
+        let new = Self::new(now)?;
+        let near = |seen: &&Self| seen.time().duration_since(now) <= jiff::SignedDuration::from_hours(1);
+        match seen.filter(near) {
+            Some(seen) if *seen >= new => Ok(seen.0.increment().map_or(new, Self)),
+            _ => Ok(new),
+        }
+    }
+
     /// When the mark was made, by its maker's clock. For people and for ages; never for the order of writes.
     pub fn time(&self) -> Timestamp {
         // 48 bits of milliseconds end in the year 10889, after jiff's last instant.
@@ -233,6 +247,16 @@ mod tests {
     fn a_mark_tells_its_time() {
         let now = Timestamp::from_millisecond(1_795_000_000_123).unwrap();
         assert_eq!(MarkId::new(now).unwrap().time(), now);
+    }
+
+    #[test]
+    fn a_mark_sorts_behind_what_its_writer_had_seen() {
+        let now = Timestamp::from_second(1_795_000_000).unwrap();
+        let ahead = |seconds| MarkId::new(now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap()).unwrap();
+        for seen in [ahead(0), ahead(1800), ahead(-5)] {
+            assert!(MarkId::after(Some(&seen), now).unwrap() > seen);
+        }
+        assert!(MarkId::after(Some(&ahead(7200)), now).unwrap() < ahead(60), "a clock that is mad");
     }
 
     proptest! {

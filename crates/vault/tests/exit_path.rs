@@ -155,7 +155,17 @@ fn minisign_checks_our_signatures_and_we_its() {
     assert_eq!(fs::read_to_string(at("own.pub")).unwrap().parse::<vault::sign::PublicKey>().unwrap(), *own.public());
     for (file, public) in [("lifeboat.key", key.public()), ("own.key", own.public())] {
         let mut sign = Command::new(&minisign);
-        sign.current_dir(directory.path()).args(["-S", "-m", "manifest.json", "-x", "theirs.minisig", "-s", file, "-t", &binding.comment()]);
+        sign.current_dir(directory.path()).args([
+            "-S",
+            "-m",
+            "manifest.json",
+            "-x",
+            "theirs.minisig",
+            "-s",
+            file,
+            "-t",
+            &binding.comment(),
+        ]);
         let signed = sign.stdin(Stdio::null()).output().unwrap();
         assert!(signed.status.success(), "{signed:?}");
         let signature = fs::read(at("theirs.minisig")).unwrap();

@@ -373,7 +373,9 @@ impl Loader<'_> {
             true => Status::Invalid("it cannot be read".to_owned()),
             false => self.repository.signers().judge(bytes, signature.as_deref(), &binding),
         };
-        if matches!(status, Status::Invalid(_)) {
+        // Of a mark nothing is shown that does not count, so a foreign one is named here; a backup shows what its signature is worth.
+        let foreign = role == Role::Mark && matches!(status, Status::Untrusted(_)) && !self.repository.signers().counts(&status);
+        if foreign || matches!(status, Status::Invalid(_)) {
             self.problem(signature_key, ProblemKind::Signature(status.clone()));
         }
         status
@@ -601,5 +603,6 @@ fn pins(marks: &[&MarkEntry]) -> BTreeSet<MarkId> {
 
 fn uncommitted(listing: &Listing) -> Vec<Uncommitted> {
     let open = listing.sets.iter().filter(|(_, set)| !set.contains_key(&SnapshotObject::Manifest));
-    open.map(|(id, set)| Uncommitted { id: *id, objects: set.len() as u64, bytes: set.values().copied().fold(0, u64::saturating_add) }).collect()
+    open.map(|(id, set)| Uncommitted { id: *id, objects: set.len() as u64, bytes: set.values().copied().fold(0, u64::saturating_add) })
+        .collect()
 }

@@ -283,7 +283,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Writes a mark: its signature first, where there is a key, then the mark. `prev` is the newest mark the caller has seen.
+    /// Writes a mark: its signature first, where there is a key, then the mark. `prev` is the newest mark the caller has seen; the new one sorts
+    /// behind it.
     pub async fn write_mark(
         &self,
         cluster: &ClusterName,
@@ -292,7 +293,13 @@ impl Repository {
         signer: Option<&SigningKey>,
         now: Timestamp,
     ) -> Result<Mark, RepositoryError> {
-        let mark = Mark { id: MarkId::new(now)?, repository: *self.id(), cluster: cluster.clone(), statement, prev };
+        let mark = Mark {
+            id: MarkId::after(prev.as_ref().map(|prev| &prev.id), now)?,
+            repository: *self.id(),
+            cluster: cluster.clone(),
+            statement,
+            prev,
+        };
         let bytes = Bytes::from(mark.encode()?);
         if let Some(signer) = signer {
             let binding = Binding { repository: self.id(), cluster, id: &mark.id, role: Role::Mark };

@@ -66,7 +66,8 @@ fn check(statement: &Statement) -> Option<Check<'_>> {
 pub fn prove<'a>(committed: &Proven, marks: impl IntoIterator<Item = &'a Statement>) -> Proof {
     let mut proof = Proof { rung: committed.rung, at: committed.at, failed: None };
     let mut checks: Vec<Check<'_>> = marks.into_iter().filter_map(check).collect();
-    checks.sort_by_key(|check| check.at);
+    // At the same time the failure goes last: it is not to be hidden by a pass.
+    checks.sort_by_key(|check| (check.at, check.result == Outcome::Failed));
     for Check { rung, result, at, detail } in checks {
         match result {
             Outcome::Passed => {
@@ -83,7 +84,10 @@ pub fn prove<'a>(committed: &Proven, marks: impl IntoIterator<Item = &'a Stateme
 /// Whether an error of opening a backup means that the backup is bad (as against a wrong key or a missing plugin).
 pub fn is_damage(error: &SealError) -> bool {
     use SealError as E;
-    matches!(error, E::Header { .. } | E::Size { .. } | E::Chunk { .. } | E::Frame { .. } | E::Table { .. } | E::Range { .. } | E::Zstd { .. })
+    matches!(
+        error,
+        E::Header { .. } | E::Size { .. } | E::Chunk { .. } | E::Frame { .. } | E::Table { .. } | E::Range { .. } | E::Zstd { .. }
+    )
 }
 
 #[cfg(test)]
