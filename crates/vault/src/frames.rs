@@ -248,12 +248,7 @@ impl FrameTable {
 
 fn read_frame(bytes: &[u8; FRAME]) -> Frame {
     let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Frame {
-        offset: u64::from(u32_at(0)) | u64::from(u32_at(4)) << 32,
-        stored: u32_at(8),
-        raw: u32_at(12),
-        crc: u32_at(16),
-    }
+    Frame { offset: u64::from(u32_at(0)) | u64::from(u32_at(4)) << 32, stored: u32_at(8), raw: u32_at(12), crc: u32_at(16) }
 }
 
 #[cfg(test)]

@@ -333,7 +333,10 @@ mod tests {
             Statement::Untag(id, tags()),
             Statement::Tombstone(id, Tombstone { due: at, reason: None, pruner: None }),
             Statement::Accept("0002-talos-5".parse().unwrap(), Accept { fingerprint: "uid-1".parse().ok() }),
-            Statement::Verify(id, Verify { rung: Rung::Deep, result: Outcome::Passed, at, hashkv: Some(HashKvVerdict::Match), detail: None }),
+            Statement::Verify(
+                id,
+                Verify { rung: Rung::Deep, result: Outcome::Passed, at, hashkv: Some(HashKvVerdict::Match), detail: None },
+            ),
             Statement::Drill(id, Drill { result: Outcome::Failed, at, etcd: Some("3.5.30".into()), seconds: Some(4), detail: None }),
             Statement::Restore(id, Restore { target_revision: 5_000_000_123, bumped: true, at, token: None }),
             Statement::Run(Run { verb: "backup".into(), result: RunResult::Failed, exit: 30, at, detail: Some("no route".into()) }),

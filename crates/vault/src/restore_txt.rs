@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn the_tools_of_the_promise_are_named() {
-        for tool in ["etcdutl snapshot restore", "talosctl -n ADDRESS bootstrap --recover-from=", "minisign -V", "age -d -i key.txt extra/"] {
+        for tool in ["etcdutl snapshot restore", "talosctl -n ADDRESS bootstrap --recover-from=", "minisign -V", "age -d -i key.txt extra/"]
+        {
             assert!(text().contains(tool), "{tool}");
         }
     }

@@ -152,18 +152,14 @@ struct Candidate<'a> {
 /// With a linearizable read, the newest lineage of this cluster id and epoch is the one, unless the read is below its highest revision or its
 /// last row differs; then an older one only when its last row is found unchanged. Without a read, a lineage whose last row is found unchanged
 /// goes before a newer one that cannot be compared.
-pub fn decide(
-    histories: &Histories,
-    seen: &Observation,
-    mut lookup: impl FnMut(&LastRow) -> RowLookup,
-) -> Result<Decision, NoSeqLeft> {
+pub fn decide(histories: &Histories, seen: &Observation, mut lookup: impl FnMut(&LastRow) -> RowLookup) -> Result<Decision, NoSeqLeft> {
     let mut candidates: Vec<Candidate<'_>> = histories
         .known
         .iter()
         .filter(|known| known.lineage.epoch == seen.epoch && known.lineage.cluster_id.may_equal(seen.cluster))
         .map(|known| examine(known, seen, &mut lookup))
         .collect();
-    candidates.sort_by(|a, b| b.known.lineage.name.cmp(&a.known.lineage.name));
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.known.lineage.name));
 
     let check = if seen.linearizable.is_some() { LineageCheck::Compared } else { LineageCheck::Uncompared };
     let row = row_check(candidates.first());
@@ -243,7 +239,9 @@ fn parent(histories: &Histories, seen: &Observation) -> Option<LineageName> {
     let same = |lineage: &&Lineage| lineage.fingerprint.is_some() && lineage.fingerprint == seen.fingerprint;
     let lineages = || histories.lineages();
     let newest = lineages().filter(accepted).filter(same).map(|lineage| lineage.name).max();
-    newest.or_else(|| lineages().filter(accepted).map(|lineage| lineage.name).max()).or_else(|| lineages().map(|lineage| lineage.name).max())
+    newest
+        .or_else(|| lineages().filter(accepted).map(|lineage| lineage.name).max())
+        .or_else(|| lineages().map(|lineage| lineage.name).max())
 }
 
 #[cfg(test)]

@@ -208,7 +208,8 @@ impl Manifest {
                 return Err(format!("{name} has {length} entries, {} are allowed", limits::MANIFEST_LIST));
             }
         }
-        let versions = [&self.versions.etcd, &self.versions.cluster, &self.versions.storage, &self.versions.talos, &self.versions.kubernetes];
+        let versions =
+            [&self.versions.etcd, &self.versions.cluster, &self.versions.storage, &self.versions.talos, &self.versions.kubernetes];
         let alarms = state.alarms.iter().map(|alarm| &alarm.alarm);
         let names = self.member.iter().map(|member| &member.name).chain(state.members.iter().map(|member| &member.name));
         let mut texts = versions.into_iter().flatten().chain(&self.warnings).chain(alarms).chain(names).chain([&self.tool.version]);

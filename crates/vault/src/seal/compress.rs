@@ -57,7 +57,9 @@ impl FrameCompressor {
     /// Makes a frame of `raw`, `1..=`[`limits::FRAME_RAW`] bytes. Every frame of an object but the last has exactly that many.
     pub fn compress(&mut self, raw: &[u8]) -> Result<CompressedFrame, SealError> {
         if raw.is_empty() || raw.len() > limits::FRAME_RAW {
-            return Err(SealError::Unwritable { detail: format!("{} bytes of raw data, 1 to {} are allowed", raw.len(), limits::FRAME_RAW) });
+            return Err(SealError::Unwritable {
+                detail: format!("{} bytes of raw data, 1 to {} are allowed", raw.len(), limits::FRAME_RAW),
+            });
         }
         let bytes = match &mut self.zstd {
             Some(zstd) => {

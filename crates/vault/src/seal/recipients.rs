@@ -60,12 +60,16 @@ text_serde!(RecipientFingerprint);
 enum Key {
     X25519(age::x25519::Recipient),
     Tag(age::tag::Recipient),
-    TagPq(age::tagpq::Recipient),
+    TagPq(Box<age::tagpq::Recipient>),
     Plugin(age::plugin::Recipient),
 }
 
 fn parse(text: &str) -> Option<Key> {
-    let native = text.parse().map(Key::X25519).or_else(|_| text.parse().map(Key::Tag)).or_else(|_| text.parse().map(Key::TagPq));
+    let native = text
+        .parse()
+        .map(Key::X25519)
+        .or_else(|_| text.parse().map(Key::Tag))
+        .or_else(|_| text.parse().map(|key| Key::TagPq(Box::new(key))));
     native.or_else(|_| text.parse().map(Key::Plugin)).ok()
 }
 
@@ -187,7 +191,7 @@ fn boxed(keys: &[(String, Key)], callbacks: impl Callbacks) -> Result<Vec<Box<dy
         match key {
             Key::X25519(key) => recipients.push(Box::new(key.clone())),
             Key::Tag(key) => recipients.push(Box::new(key.clone())),
-            Key::TagPq(key) => recipients.push(Box::new(key.clone())),
+            Key::TagPq(key) => recipients.push(key.clone()),
             Key::Plugin(key) => plugins.push(key.clone()),
         }
     }

@@ -140,7 +140,8 @@ fn a_window_above_the_limit_is_refused() {
 #[test]
 fn every_flipped_byte_of_a_stored_object_is_found() {
     let file = sample(3000);
-    for layers in [Layers::SEALED, Layers { zstd: false, age: true }, Layers { zstd: true, age: false }, Layers { zstd: false, age: false }] {
+    for layers in [Layers::SEALED, Layers { zstd: false, age: true }, Layers { zstd: true, age: false }, Layers { zstd: false, age: false }]
+    {
         let (stored, object) = seal(layers, &file, 1000);
         let identities = identities();
         for at in 0..stored.len() {
