@@ -5,6 +5,7 @@
 
 pub mod catalog;
 mod fetch;
+mod load;
 pub mod proof;
 pub mod resolve;
 
@@ -219,7 +220,7 @@ impl Repository {
 
     /// Reads everything that is known of a cluster. Damage of single objects is in [`Catalog::problems`]; a store that does not answer is an error.
     pub async fn catalog(&self, cluster: &ClusterName) -> Result<Catalog, RepositoryError> {
-        catalog::load(self, cluster).await
+        load::load(self, cluster).await
     }
 
     /// Writes a lineage's object. The same object there already is success; another one under its name is a conflict: decide again.
