@@ -19,6 +19,7 @@ pub mod feed;
 pub mod fetch;
 pub mod judge;
 pub mod limits;
+pub mod lineage;
 mod order;
 pub mod place;
 pub mod progress;
@@ -31,5 +32,6 @@ pub mod source_failure;
 pub mod spool;
 pub mod store_failure;
 pub mod stored;
+pub mod verify;
 
 pub use failure::{Code, Failure, Outcome};

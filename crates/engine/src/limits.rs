@@ -28,3 +28,15 @@ pub const COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
 pub const FRAMES_PER_FETCH: usize = 2;
 /// Members of a cluster that are looked at, at most. etcd itself advises seven.
 pub const MAX_MEMBERS: usize = 64;
+/// Blocks of a stored object that `verify` asks for at a time: one is hashed while others are on their way.
+pub const VERIFY_READ_AHEAD: usize = 2;
+/// Pairs of revision and compact revision at which `verify --deep` hashes a file at most; members that agree share one.
+pub const VERIFY_HASHES: usize = 8;
+/// How long a scratch etcd may take from its start until it serves. It reads every key of the database first.
+pub const TRY_BOOT_WITHIN: Duration = Duration::from_secs(600);
+/// The space quota of a scratch etcd at least, in bytes; twice the file where that is more.
+pub const TRY_QUOTA_LEAST: u64 = 2 << 30;
+/// Time for HashKV of a scratch etcd, beside what its size needs at [`TRY_HASH_SPEED`] bytes per second.
+pub const TRY_HASH_LEAST: Duration = Duration::from_secs(60);
+/// The speed at which a scratch etcd hashes at least.
+pub const TRY_HASH_SPEED: u64 = 50_000_000;

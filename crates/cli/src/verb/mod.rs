@@ -2,10 +2,13 @@
 
 pub(crate) mod backup;
 pub(crate) mod config;
+pub(crate) mod lineage;
 pub(crate) mod list;
 pub(crate) mod restore;
 pub(crate) mod shell;
+pub(crate) mod show;
 pub(crate) mod snapshot;
+pub(crate) mod verify;
 
 use clap::{Parser, Subcommand};
 use engine::{Code, Outcome};
@@ -31,12 +34,18 @@ enum Verb {
     Backup(backup::Args),
     /// Show the backups, newest first
     List(list::Args),
+    /// Show one backup in full
+    Show(show::Args),
+    /// Check that backups are there, whole, and what they claim to be
+    Verify(verify::Args),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
     /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
     Snapshot(snapshot::Args),
     /// Check and show the configuration
     Config(config::Args),
+    /// Show the histories of a cluster, and accept a new one
+    Lineage(lineage::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual, or write its pages to a directory
@@ -53,9 +62,12 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
         }
         Some(Verb::Backup(args)) => backup::run(&global, args),
         Some(Verb::List(args)) => list::run(&global, args),
+        Some(Verb::Show(args)) => show::run(&global, args),
+        Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Snapshot(args)) => snapshot::run(&global, args),
         Some(Verb::Config(args)) => config::run(&global, args),
+        Some(Verb::Lineage(args)) => lineage::run(&global, args),
         Some(Verb::Completions(args)) => shell::completions(args),
         Some(Verb::Man(args)) => shell::man(args),
     }
