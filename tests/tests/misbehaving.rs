@@ -40,7 +40,9 @@ fn script(database: &Bytes, revision: i64, hash: u32) -> Script {
 
 #[test]
 fn a_bad_stream_is_no_backup() {
-    let Some((database, revision, hash)) = real_snapshot() else { return lifeboat_tests::peers::skipped("misbehaving etcd: no real etcd for a database") };
+    let Some((database, revision, hash)) = real_snapshot() else {
+        return lifeboat_tests::peers::skipped("misbehaving etcd: no real etcd for a database");
+    };
     let after = 60_000;
     let bad = [
         Behaviour::EmptyBlobLoop { after },
@@ -108,7 +110,11 @@ fn on_s3(name: &str, server: Option<S3Server>, checks_signatures: bool) {
     let finished = missing.backup_cmd(&cluster.client_flags()).run();
     assert!(matches!(finished.code(), Some(10)), "{finished}");
     if checks_signatures {
-        let wrong = env.iter().cloned().map(|(key, value)| if key == "AWS_SECRET_ACCESS_KEY" { (key, "wrong".to_owned()) } else { (key, value) }).collect();
+        let wrong = env
+            .iter()
+            .cloned()
+            .map(|(key, value)| if key == "AWS_SECRET_ACCESS_KEY" { (key, "wrong".to_owned()) } else { (key, value) })
+            .collect();
         let finished = Job::at(server.url("etcd"), wrong).backup_cmd(&cluster.client_flags()).run().exit(31);
         assert!(finished.err().contains("credentials"), "{finished}");
     }

@@ -69,7 +69,8 @@ fn again(words: &[String]) -> String {
     let mut hide_next = false;
     for word in words {
         let (flag, value) = word.split_once('=').map_or((word.as_str(), None), |(flag, value)| (flag, Some(value)));
-        let secret = if hide_next { Some((None, word.as_str())) } else { value.filter(|_| SECRET.contains(&flag)).map(|value| (Some(flag), value)) };
+        let secret =
+            if hide_next { Some((None, word.as_str())) } else { value.filter(|_| SECRET.contains(&flag)).map(|value| (Some(flag), value)) };
         hide_next = !hide_next && value.is_none() && SECRET.contains(&flag);
         line.push(match secret {
             Some((None, value)) => quoted(&without_password(value)),

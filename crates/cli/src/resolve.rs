@@ -59,6 +59,11 @@ impl Resolved {
         Ok(Self { config, cluster, section })
     }
 
+    /// Arguments and environment alone: for `init`, which makes the configuration, and for what has its own etcd.
+    pub(crate) fn without_configuration() -> Self {
+        Self { config: None, cluster: None, section: None }
+    }
+
     /// How etcd is reached.
     pub(crate) fn source(&self, args: &SourceArgs) -> Outcome<SourceOptions> {
         let mut options = if !args.endpoints.is_empty() {

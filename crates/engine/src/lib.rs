@@ -17,7 +17,9 @@ pub mod extra;
 pub mod failure;
 pub mod feed;
 pub mod fetch;
+pub mod init;
 pub mod judge;
+pub mod key_check;
 pub mod limits;
 pub mod lineage;
 mod order;
@@ -32,6 +34,7 @@ pub mod source_failure;
 pub mod spool;
 pub mod store_failure;
 pub mod stored;
+pub mod try_etcd;
 pub mod verify;
 
 pub use failure::{Code, Failure, Outcome};

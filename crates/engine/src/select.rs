@@ -10,7 +10,7 @@ use vault::seal::{SealError, Unsealer};
 use std::sync::Arc;
 
 use crate::failure::{Code, Failure, Outcome};
-use crate::fetch::{self, Object};
+use crate::fetch::{self, Content, Frames, Object};
 use crate::place::{PlaceOptions, Which};
 use crate::{place, store_failure};
 
@@ -79,20 +79,19 @@ pub fn usable(backup: &Backup, options: &PlaceOptions) -> Outcome<Vec<String>> {
     Ok(warnings)
 }
 
-/// Opens the snapshot object of a backup, for reading it in ranges.
-pub async fn open(repository: &Repository, backup: &Backup, identities: &Identities) -> Outcome<Object> {
+/// Opens the snapshot object of a backup. Without a sound frame table it is read in order, and the second answer says so: the table makes a restore
+/// fast, it is not needed for one.
+pub async fn open(repository: &Repository, backup: &Backup, identities: &Arc<Identities>) -> Outcome<(Object, Option<String>)> {
     let manifest = &backup.manifest;
     let key_of = |object: &SnapshotObject| Key::Snapshot(manifest.cluster.clone(), manifest.id, object.clone()).to_string();
-    let missing = |what: &str| Failure::new(Code::Unproven, format!("the backup has no {what}")).object(manifest.id).again();
-    let data = manifest.data().ok_or_else(|| missing("snapshot object"))?;
-    let frames = manifest.object(&SnapshotObject::Frames).ok_or_else(|| missing("frame table"))?;
+    let missing = || Failure::new(Code::Unproven, "the backup has no snapshot object").object(manifest.id).again();
+    let data = manifest.data().ok_or_else(missing)?;
     let store = repository.store();
-    let unreadable = |error| store_failure::failure("the backup cannot be read", &error);
-    let (_, table) = store.get(&key_of(&frames.name), vault::limits::FRAMES_BYTES as u64).await.map_err(unreadable)?;
-    let table = vault::frames::FrameTable::decode_checked(&table, frames.sha256, data.size)
-        .map_err(|error| Failure::new(Code::Unproven, "the stored backup is damaged").object(key_of(&frames.name)).cause(error).again())?;
     let key = key_of(&data.name);
-    let head = store.get_range(&key, 0..data.size.min(vault::seal::unseal::HEAD)).await.map_err(unreadable)?;
+    let head = store
+        .get_range(&key, 0..data.size.min(vault::seal::unseal::HEAD))
+        .await
+        .map_err(|error| store_failure::failure("the backup cannot be read", &error))?;
     if manifest.layers.age && identities.is_empty() {
         return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
             .object(&key)
@@ -100,8 +99,28 @@ pub async fn open(repository: &Repository, backup: &Backup, identities: &Identit
             .next(format!("{} -i IDENTITY", crate::failure::AGAIN)));
     }
     let unsealer = Unsealer::open(manifest.layers, data.size, &head, identities).map_err(|error| wrong_key(manifest, &key, &error))?;
-    check_table(&unsealer, &table).map_err(|error| fetch::damage(&key, &error))?;
-    Ok(Object { store: Arc::clone(store), key, unsealer, table: Arc::new(table) })
+    let (content, note) = match frame_table(repository, manifest, &key_of(&SnapshotObject::Frames), data.size, &unsealer).await {
+        Ok(table) => (Content::Frames(Frames { unsealer, table: Arc::new(table) }), None),
+        Err(why) => {
+            let content = Content::Stream { layers: manifest.layers, size: data.size, identities: Arc::clone(identities) };
+            (content, Some(format!("the frame table is of no use ({why}), so the backup is read in order, which takes longer")))
+        }
+    };
+    Ok((Object { store: Arc::clone(store), key, content }, note))
+}
+
+async fn frame_table(
+    repository: &Repository,
+    manifest: &vault::manifest::Manifest,
+    key: &str,
+    size: u64,
+    unsealer: &Unsealer,
+) -> Result<vault::frames::FrameTable, String> {
+    let stated = manifest.object(&SnapshotObject::Frames).ok_or("the manifest names none")?;
+    let (_, bytes) = repository.store().get(key, vault::limits::FRAMES_BYTES as u64).await.map_err(|error| error.to_string())?;
+    let table = vault::frames::FrameTable::decode_checked(&bytes, stated.sha256, size).map_err(|error| error.to_string())?;
+    check_table(unsealer, &table).map_err(|error| error.to_string())?;
+    Ok(table)
 }
 
 fn wrong_key(manifest: &vault::manifest::Manifest, key: &str, error: &SealError) -> Failure {

@@ -211,7 +211,12 @@ async fn latencies(wish: &Wish, cluster: &EtcdCluster, client: &Client, job: &Jo
         }
     };
     for _ in 0..wish.runs {
-        bare.push(p99_during(client, async { let _: f64 = drain(&other).await; }).await);
+        bare.push(
+            p99_during(client, async {
+                let _: f64 = drain(&other).await;
+            })
+            .await,
+        );
         backup.push(p99_during(client, in_background(&[])).await);
         gentle.push(p99_during(client, in_background(&["--gentle"])).await);
     }

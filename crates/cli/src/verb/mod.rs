@@ -1,13 +1,17 @@
 //! The verbs, one file each. A verb resolves its arguments, has `engine` do the work, and prints the report.
 
 pub(crate) mod backup;
+pub(crate) mod bare;
 pub(crate) mod config;
+pub(crate) mod init;
+pub(crate) mod key;
 pub(crate) mod lineage;
 pub(crate) mod list;
 pub(crate) mod restore;
 pub(crate) mod shell;
 pub(crate) mod show;
 pub(crate) mod snapshot;
+pub(crate) mod try_backup;
 pub(crate) mod verify;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +34,8 @@ pub(crate) struct Lifeboat {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    /// Find the cluster, make keys and a repository, write lifeboat.yaml
+    Init(init::Args),
     /// Back the cluster up: stream, seal, prove, commit
     Backup(backup::Args),
     /// Show the backups, newest first
@@ -40,8 +46,12 @@ enum Verb {
     Verify(verify::Args),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
+    /// Run a scratch etcd from a backup on loopback, until Ctrl-C
+    Try(try_backup::Args),
     /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
     Snapshot(snapshot::Args),
+    /// Make and check keys
+    Key(key::Args),
     /// Check and show the configuration
     Config(config::Args),
     /// Show the histories of a cluster, and accept a new one
@@ -50,25 +60,29 @@ enum Verb {
     Completions(shell::CompletionsArgs),
     /// Print the manual, or write its pages to a directory
     Man(shell::ManArgs),
+    /// Run a program that ends with this one; for `try`
+    #[command(name = try_backup::TIED, hide = true)]
+    Tied(try_backup::TiedArgs),
 }
 
 /// Runs what was asked for.
 pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
     let global = lifeboat.global;
     match lifeboat.verb {
-        None => {
-            crate::output::say("lifeboat --help shows what it can do");
-            Ok(Code::Usage)
-        }
+        None => bare::run(&global),
+        Some(Verb::Init(args)) => init::run(&global, args),
         Some(Verb::Backup(args)) => backup::run(&global, args),
         Some(Verb::List(args)) => list::run(&global, args),
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
+        Some(Verb::Try(args)) => try_backup::run(&global, args),
         Some(Verb::Snapshot(args)) => snapshot::run(&global, args),
+        Some(Verb::Key(args)) => key::run(&global, args),
         Some(Verb::Config(args)) => config::run(&global, args),
         Some(Verb::Lineage(args)) => lineage::run(&global, args),
         Some(Verb::Completions(args)) => shell::completions(args),
         Some(Verb::Man(args)) => shell::man(args),
+        Some(Verb::Tied(args)) => try_backup::tied(&args),
     }
 }

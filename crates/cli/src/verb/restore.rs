@@ -112,6 +112,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         plan: args.plan,
         plan_out: args.plan_out,
         dry_run: args.dry_run,
+        scratch: false,
     };
     let teller = std::sync::Arc::new(Teller::new(global));
     let report = signals::run(engine::restore::run(request, teller))?;

@@ -19,7 +19,7 @@ use crate::signals;
 /// Arguments of `lifeboat verify`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Rungs: stored (sizes and signatures), --read (every stored byte hashed, needs no key), --deep (opened: structure,\nrevision, counts, HashKV). The highest one passed is shown by 'list' under PROVEN. Exit 20 when anything is wrong."
+    after_help = "Rungs: stored looks at sizes and signatures; --read hashes every stored byte and needs no key; --deep opens the backup and checks structure, revision, counts and HashKV. 'list' shows the highest one passed under PROVEN. Exit 20 when anything is wrong."
 )]
 pub(crate) struct Args {
     /// Which backups: id, unique prefix, last six characters, latest, latest~N, @REVISION [default: latest]

@@ -10,6 +10,7 @@ pub mod target;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use vault::manifest::{HashKvValue, Versions};
 
 use crate::place::{PlaceOptions, Which};
 use owner::Owner;
@@ -56,6 +57,8 @@ pub struct Request {
     pub plan_out: Option<PathBuf>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// The result is looked at and thrown away: the repository records no restore, and leaving revisions as they were harms nobody.
+    pub scratch: bool,
 }
 
 /// What is made of a backup.
@@ -99,6 +102,10 @@ pub struct Report {
     pub revision_after: i64,
     /// Live keys.
     pub keys: u64,
+    /// What etcd and its data were when the backup was taken.
+    pub versions: Versions,
+    /// HashKV of the backup, as its manifest states it.
+    pub hashkv: Option<HashKvValue>,
     /// What was made.
     pub made: PathBuf,
     /// Where the old data is now.

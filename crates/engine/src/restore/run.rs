@@ -59,8 +59,9 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
     if request.dry_run {
         return Ok(report(&request, manifest, &plan, made(&request.goal), warnings));
     }
-    let identities = place::identities(&request.identities)?;
-    let object = select::open(&loaded.repository, backup, &identities).await?;
+    let identities = Arc::new(place::identities(&request.identities)?);
+    let (object, note) = select::open(&loaded.repository, backup, &identities).await?;
+    warnings.extend(note);
     let mut outcome = report(&request, manifest, &plan, made(&request.goal), warnings);
     match &request.goal {
         Goal::DataDir { data_dir, .. } => {
@@ -77,6 +78,9 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
                 outcome.changes = edit_words(&edits.0, edits.1, &plan);
             }
         }
+    }
+    if request.scratch {
+        return Ok(outcome);
     }
     let signing = request.signing_key.as_deref().map(place::signing_key).transpose()?;
     write_mark(&loaded, manifest, &plan, outcome.revision_after, signing.as_ref(), &mut outcome.warnings).await;
@@ -174,7 +178,7 @@ fn parse_version(text: &str) -> Outcome<Version> {
 
 /// Everything that can be refused is refused before anything is written.
 fn preflight(request: &Request, plan: &RestorePlan, manifest: &Manifest, warnings: &mut Vec<String>) -> Outcome<Option<TargetFound>> {
-    if plan.target_revision.is_none() {
+    if plan.target_revision.is_none() && !request.scratch {
         warnings.push("revisions were left as they were (--no-bump): a client that saw later ones, and every Kubernetes controller did, goes on as if nothing had happened".to_owned());
     }
     if plan.target_revision.is_some_and(|target| target <= manifest.revision) {
@@ -255,6 +259,8 @@ fn report(request: &Request, manifest: &Manifest, plan: &RestorePlan, made: Path
         revision: manifest.revision,
         revision_after: plan.target_revision.unwrap_or(manifest.revision),
         keys: manifest.counts.live_keys,
+        versions: manifest.versions.clone(),
+        hashkv: manifest.hashkv.computed,
         made,
         before: None,
         new_cluster: if matches!(request.goal, Goal::DataDir { .. }) { new_cluster } else { None },

@@ -93,6 +93,8 @@ fn refuse_special(path: &Path) -> Outcome<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
