@@ -117,8 +117,8 @@ fn a_restored_member_is_whole_or_not_there() {
         |at, crashed| {
             let there = tree(&target);
             assert!(there == whole || (crashed && there.is_empty()), "{at}: {:?}", there.keys());
-            if there.is_empty() {
-                // Whatever was left behind, the same command does it now.
+            // Whatever was left behind, the same command does it now. Once is enough: what was forgotten leaves less in the way.
+            if there.is_empty() && at.ends_with("None") {
                 drop(restore(&target).run().ok());
                 assert!(tree(&target) == whole, "{at}");
             }
