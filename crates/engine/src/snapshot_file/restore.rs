@@ -70,7 +70,7 @@ pub struct Restored {
     pub alarms: Vec<Alarm>,
     /// Leases that keys refer to and that do not exist.
     pub missing_leases: u64,
-    /// What earlier restores that were cut short left in the data directory.
+    /// What earlier restores left in the data directory: old data set aside, building sites of runs that were cut short.
     pub leftovers: Vec<PathBuf>,
 }
 
@@ -113,7 +113,7 @@ fn check_data_dir(data_dir: &Path) -> Outcome<Vec<PathBuf>> {
         return Err(Failure::failed("the data directory is not empty: it holds a member of etcd")
             .object(data_dir.display())
             .cause("a snapshot is restored beside the old data, never over it: name another directory, or move the old data away")
-            .next(format!("mv {0} {0}.before", quoted(&data_dir.join("member")))));
+            .next(format!("mv {} {}", quoted(&data_dir.join("member")), quoted(&data_dir.join("member.before-restore")))));
     }
     Ok(survey.leftovers)
 }

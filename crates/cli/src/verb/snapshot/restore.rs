@@ -127,7 +127,7 @@ fn warnings(restored: &Restored) -> Vec<String> {
         ));
     }
     for leftover in &restored.leftovers {
-        warnings.push(format!("an earlier restore left {}; it is not needed", leftover.display()));
+        warnings.push(format!("left from before, and untouched: {}", leftover.display()));
     }
     warnings
 }
