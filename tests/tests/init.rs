@@ -235,7 +235,7 @@ fn a_run_that_ends_anywhere_is_gone_on_from() {
             // Once for each kind of leftover is enough for the slow part.
             if point % 10 == 1 {
                 drop(place.cmd(&["backup"]).run().ok());
-                drop(place.cmd(&["key", "check", "-i"]).arg(place.path("identity.txt")).run().ok());
+                drop(place.cmd(&["key", "check"]).arg("-i").arg(place.path("identity.txt")).run().ok());
             }
         }
         println!("init: ended at each of {crashes} durable steps");
@@ -249,7 +249,7 @@ fn a_name_is_proposed() {
     matrix::each("a_name_is_proposed", &[EtcdVersion::V3_6], |etcd| {
         let cluster = EtcdCluster::single(etcd);
         let place = Place::new();
-        let run = place.cmd(&["init", "--json", "--repo", &place.url(), "--identity-out"]).arg(place.path("identity.txt"));
+        let run = place.cmd(&["init", "--json", "--repo", &place.url()]).arg("--identity-out").arg(place.path("identity.txt"));
         let made = run.args(cluster.client_flags()).run().ok().json();
         let (name, id) = (made["cluster"].as_str().unwrap(), made["cluster_id"].as_str().unwrap());
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().to_lowercase();
@@ -293,7 +293,7 @@ fn a_person_is_asked() {
         assert!(done.out().contains("next      lifeboat backup"), "{done}");
         drop(place.cmd(&["backup"]).run().ok());
         std::fs::write(place.path("kept.txt"), format!("{secret}\n")).unwrap();
-        drop(place.cmd(&["key", "check", "-i"]).arg(place.path("kept.txt")).run().ok());
+        drop(place.cmd(&["key", "check"]).arg("-i").arg(place.path("kept.txt")).run().ok());
         let holds = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.contains(&secret));
         assert!(!holds(&place.config()) && !holds(&place.path("etc/sign.key")));
     });

@@ -85,6 +85,8 @@ fn what_opens_what() {
         assert_eq!(stranger.pointer("/clusters/0/sealed/0/opened").unwrap(), "no", "{stranger}");
         assert_eq!(check().run().exit(12).json().pointer("/clusters/0/sealed/0/opened").unwrap(), "not-tried");
 
+        // Ids tell seconds apart, and within one nobody is the newer one.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
         // A newer backup for another recipient: the newest decides, and the older ones are still told.
         let recipient = made["recipient"].as_str().unwrap();
         let spool = job.dir().join("spool");

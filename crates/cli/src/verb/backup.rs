@@ -54,9 +54,6 @@ pub(crate) struct Args {
     /// Read the stored object back: none, or full
     #[arg(long, value_name = "HOW", value_enum, default_value = "none", env = "LIFEBOAT_READ_BACK")]
     read_back: ReadBack,
-    /// Fail (exit 11) when somebody else is at work in the repository
-    #[arg(long, env = "LIFEBOAT_REQUIRE_LEASE")]
-    require_lease: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -106,7 +103,6 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         hashkv_budget: budget.map_or(Ok(HASHKV_BUDGET), |text| engine::config::duration(&text))?,
         gentle: args.gentle,
         read_back: args.read_back == ReadBack::Full,
-        require_lease: args.require_lease,
         dry_run: args.dry_run,
         cache: engine::cache::default_directory(),
         cluster: resolved.cluster,

@@ -52,8 +52,6 @@ pub struct Request {
     pub gentle: bool,
     /// Read the stored object back in full before it is committed.
     pub read_back: bool,
-    /// Fail when somebody else holds the repository's lease.
-    pub require_lease: bool,
     /// Plan only.
     pub dry_run: bool,
     /// Where this host keeps what it remembers of the last backup.

@@ -154,6 +154,7 @@ impl Run<'_> {
             Ok(table) => Ok(Some(table)),
             Err(what) => {
                 self.find(Rung::Read, key, Some(0..object.size), what);
+                self.notes.push("a restore does without the frame table, and takes longer".to_owned());
                 Ok(None)
             }
         }
