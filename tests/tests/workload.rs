@@ -62,6 +62,8 @@ etcd_matrix! {
         let cluster = EtcdCluster::single(etcd);
         let client = cluster.client(0).await;
         let objects = workload::fill(&client, 13, 20 << 20).await;
+        // etcd commits to its file up to 100 ms after it answered.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         let status = client.status().await.unwrap();
         assert!(status.db_size > 20 << 20, "{}", status.db_size);
         let all = client
