@@ -1,11 +1,16 @@
 //! Where things are. Everything xtask writes lives below `target/` of the checkout, whatever `CARGO_TARGET_DIR` says about compiled code.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
-/// The checkout's root directory.
+/// The checkout's root directory: the parent of the manifest directory that `cargo run` names. What was true at compile time is second best, because
+/// two checkouts that share a target directory share this program.
 pub(crate) fn root() -> &'static Path {
-    // The manifest directory is `<root>/xtask`, fixed at compile time by cargo.
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        manifest.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    })
 }
 
 /// Where peers are cached.
