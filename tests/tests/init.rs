@@ -145,7 +145,7 @@ fn wrong_inputs_change_nothing() {
         let flags = cluster.client_flags();
         let url = |place: &Place| place.url();
         type Case = (&'static str, Vec<&'static str>, i32, &'static str);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             ("no place", vec!["--identity-out", "ID"], 2, "--repo"),
             ("nobody to open", vec!["--repo", "URL"], 2, "--identity-out"),
             ("no recipient", vec!["--repo", "URL", "--recipient", "age1nonsense"], 2, "age1nonsense"),
@@ -153,6 +153,7 @@ fn wrong_inputs_change_nothing() {
             ("no store", vec!["--repo", "ftp://x", "--identity-out", "ID"], 1, "not a store"),
             ("unchecked", vec!["--repo", "URL", "--identity-out", "ID", "--insecure-skip-tls-verify"], 2, "--insecure-skip-tls-verify"),
             ("no directory", vec!["--repo", "URL", "--identity-out", "ID", "--signing-out", "/proc/version/sign.key"], 2, "signing key"),
+            ("no directory for the identity", vec!["--repo", "URL", "--identity-out", "/nonexistent/identity.txt"], 2, "/nonexistent"),
             ("unreachable", vec!["--repo", "URL", "--identity-out", "ID", "--endpoints", "http://127.0.0.1:1"], 30, "127.0.0.1:1"),
         ];
         for (what, words, code, says) in cases {
@@ -315,7 +316,10 @@ fn five_lines() {
         drop(place.cmd(&["backup"]).run().ok());
         let text = bare(&place);
         lines(&text, "lifeboat verify latest --read --config");
-        assert!(text.contains("'prod'") && text.contains("hashkv match") && text.contains("identity is not on this machine"), "{text}");
+        assert!(
+            text.contains("'prod'") && text.contains("hashkv match") && text.contains("no identity is configured on this machine"),
+            "{text}"
+        );
         std::fs::rename(place.path("backups"), place.path("gone")).unwrap();
         let text = bare(&place);
         lines(&text, "lifeboat ");

@@ -180,7 +180,7 @@ fn key_line(resolved: &Resolved) -> String {
     let identity = match &config.keys.identity_file {
         Some(file) if file.exists() => format!("an identity is on this machine: {}", file.display()),
         Some(file) => format!("the identity {} is NOT there", file.display()),
-        None => "the identity is not on this machine, as it should be".to_owned(),
+        None => "no identity is configured on this machine, as it should be".to_owned(),
     };
     match &recipients[..] {
         [] => "no recipient is configured, so nothing can be sealed".to_owned(),

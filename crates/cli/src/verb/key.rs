@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use engine::init::check_writable;
+use engine::init::check_directory;
 use engine::init::keys::{self, Fresh};
 use engine::key_check::{Checked, ClusterKeys, Opened, SealedAlike, Signing};
 use engine::{Code, Failure, Outcome};
@@ -64,14 +64,14 @@ fn new(global: &GlobalArgs, args: &NewArgs) -> Outcome<Code> {
     if show && !io::stdout().is_terminal() {
         return Err(Failure::usage("a new identity is shown at a terminal only, and this is none")
             .cause("give --identity-out FILE, which makes the file readable by its owner alone; nothing was done")
-            .again());
+            .next(format!("{} --identity-out identity.txt", engine::failure::AGAIN)));
     }
     let files = [(&args.identity_out, "the identity", "--identity-out"), (&args.signing_out, "the signing key", "--signing-out")];
     // Both are looked at before either is made.
     for (file, what, flag) in files {
         if let Some(file) = file {
             keys::refuse_existing(file, what, flag)?;
-            check_writable(&keys::absolute(file)?, what)?;
+            check_directory(&keys::absolute(file)?, what)?;
         }
     }
     let fresh = (show || args.identity_out.is_some()).then(Fresh::make);

@@ -34,6 +34,18 @@ pub fn check_writable(file: &Path, what: &str) -> Outcome<()> {
     rustix::fs::access(&directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).map_err(|error| failed(&directory, &error))
 }
 
+/// As [`check_writable`], for a file whose directory must be there: a key is not put into a directory that came about by a slip of the pen.
+pub fn check_directory(file: &Path, what: &str) -> Outcome<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    if !directory.as_os_str().is_empty() && !directory.is_dir() {
+        return Err(Failure::usage(format!("{what} cannot be made there"))
+            .object(file.display())
+            .cause(format!("there is no directory {}", directory.display()))
+            .again());
+    }
+    check_writable(file, what)
+}
+
 /// The nearest thing above a file that exists.
 fn nearest(file: &Path) -> PathBuf {
     file.ancestors()
@@ -57,5 +69,8 @@ mod tests {
         let failure = check_writable(&directory.path().join("file/lifeboat.yaml"), "the configuration").unwrap_err();
         assert_eq!(failure.code, crate::Code::Usage);
         assert!(failure.cause.unwrap().contains("not a directory"));
+        check_directory(&directory.path().join("identity.txt"), "the identity").unwrap();
+        let failure = check_directory(&directory.path().join("a/identity.txt"), "the identity").unwrap_err();
+        assert!(failure.cause.unwrap().contains("there is no directory"));
     }
 }

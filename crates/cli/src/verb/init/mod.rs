@@ -10,7 +10,7 @@ use engine::init::file::Draft;
 use engine::init::keys::{self, Fresh, Kept};
 use engine::init::kit::Kit;
 use engine::init::store::{self, Prepared, Tenant};
-use engine::init::{check_writable, cluster, here, name};
+use engine::init::{check_directory, check_writable, cluster, here, name};
 use engine::place::PlaceOptions;
 use engine::source::SourceOptions;
 use engine::{Code, Failure, Outcome};
@@ -135,17 +135,23 @@ struct Asked {
 }
 
 fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
-    let missing = |what: &str, cause: &str| {
-        Err(Failure::usage(what).cause(format!("{cause}, and there is no terminal to ask at; nothing was done")).again())
+    let missing = |what: &str, cause: &str, flag: &str| {
+        let cause = format!("{cause}, and there is no terminal to ask at; nothing was done");
+        Err(Failure::usage(what).cause(cause).next(format!("{} {flag}", engine::failure::AGAIN)))
     };
     if args.repo.is_none() && person.is_none() {
-        return missing("no place for backups is named", "name one with --repo file:///path or s3://bucket/prefix");
+        return missing(
+            "no place for backups is named",
+            "name one with --repo file:///path or s3://bucket/prefix",
+            "--repo file:///var/backups/lifeboat",
+        );
     }
     let recipients = args.recipients()?;
     if recipients.is_empty() && args.identity_out.is_none() && person.is_none() {
         return missing(
             "nobody is named who could open the backups",
             "give --identity-out FILE for a new recovery identity, or --recipient age1… for one that you have",
+            "--identity-out identity.txt",
         );
     }
     let signing = match &args.signing_out {
@@ -156,7 +162,7 @@ fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
     check_writable(&signing, "the signing key")?;
     for (file, what) in [(&args.identity_out, "the identity"), (&args.kit, "the kit")] {
         if let Some(file) = file {
-            check_writable(&keys::absolute(file)?, what)?;
+            check_directory(&keys::absolute(file)?, what)?;
         }
     }
     // What is there must be what is wanted; what is not is made later.
