@@ -122,7 +122,10 @@ fn a_restored_member_is_whole_or_not_there() {
                 drop(restore(&target).run().ok());
                 assert!(tree(&target) == whole, "{at}");
             }
-            std::fs::remove_dir_all(&target).unwrap();
+            // Gone already where the machine forgot that it was ever made.
+            if target.exists() {
+                std::fs::remove_dir_all(&target).unwrap();
+            }
         },
     );
 }

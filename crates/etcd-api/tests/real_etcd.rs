@@ -148,7 +148,7 @@ impl Etcd {
 
     /// Connects once the member serves.
     async fn client(&self, options: &ConnectOptions) -> Client {
-        for _ in 0..150 {
+        for _ in 0..600 {
             if let Ok(client) = Client::connect(endpoint(&self.client_url), options).await
                 && client.status().await.is_ok_and(|status| status.leader.is_some())
             {
@@ -349,7 +349,7 @@ async fn membership_with_a_learner(program: Program) {
         Err(error) => assert_eq!((program.minor, error.kind()), ("3.4", &ErrorKind::LearnerUnsupported)),
     }
     let mut promoted = client.member_promote(added.member.id).await;
-    for _ in 0..50 {
+    for _ in 0..300 {
         if promoted.is_ok() {
             break;
         }
@@ -357,6 +357,13 @@ async fn membership_with_a_learner(program: Program) {
         promoted = client.member_promote(added.member.id).await;
     }
     assert!(promoted.unwrap().members.iter().all(|member| !member.is_learner));
+    // The leader knows of the promotion first; a member that does not ignores the leader's request to take over.
+    for _ in 0..300 {
+        if !learner.status().await.unwrap().is_learner {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(*learner.move_leader(added.member.id).await.unwrap_err().kind(), ErrorKind::NotLeader);
     client.move_leader(added.member.id).await.unwrap();
     assert_eq!(learner.status().await.unwrap().leader, Some(added.member.id));
