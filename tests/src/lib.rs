@@ -21,6 +21,7 @@
 )]
 
 pub mod binary;
+pub mod damage;
 pub mod dump;
 pub mod etcd;
 pub mod job;

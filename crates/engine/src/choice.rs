@@ -33,6 +33,8 @@ pub struct CandidateState {
     pub db_size_in_use: u64,
     /// Errors it reports, alarms among them, in its own words.
     pub errors: Vec<String>,
+    /// An alarm CORRUPT names it: etcd's own comparison found that it holds something else than the others.
+    pub accused: bool,
 }
 
 /// What the user asked for.
@@ -93,6 +95,7 @@ pub fn choose(candidates: &[Candidate], wish: &Wish) -> Outcome<Vec<Choice>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     trouble: bool,
+    accused: bool,
     behind: bool,
     leader: bool,
     had_its_turn: bool,
@@ -105,14 +108,16 @@ fn rank(candidate: &Candidate, state: &CandidateState, newest: u64, wish: &Wish)
     let trouble = state.leader.is_none() || !state.errors.is_empty();
     // After the member of the last backup the next higher id has its turn, then around.
     let had_its_turn = wish.last.is_some_and(|last| candidate.id <= last);
-    let rank = Rank { trouble, behind: lag > MAX_APPLIED_LAG, leader: is_leader, had_its_turn, id: candidate.id };
+    let rank = Rank { trouble, accused: state.accused, behind: lag > MAX_APPLIED_LAG, leader: is_leader, had_its_turn, id: candidate.id };
     let role = match (is_leader, state.is_learner) {
         (true, _) => "the leader",
         (_, true) => "a learner",
         _ => "a follower",
     };
     let mut reason = if wish.member.is_some() { format!("asked for; {role}") } else { role.to_owned() };
-    if trouble {
+    if state.accused {
+        reason.push_str(", in trouble: the alarm CORRUPT names it");
+    } else if trouble {
         let words = if state.leader.is_none() { "it has no leader".to_owned() } else { state.errors.join("; ") };
         reason.push_str(&format!(", in trouble: {words}"));
     } else if lag > MAX_APPLIED_LAG {
@@ -195,6 +200,7 @@ mod tests {
                 db_size: 1 << 20,
                 db_size_in_use: 1 << 20,
                 errors: Vec::new(),
+                accused: false,
             }),
         }
     }
@@ -225,6 +231,22 @@ mod tests {
         assert!(choose(&one, &degraded).unwrap()[0].degraded);
         one[0].state = Err("connection refused".to_owned());
         assert_eq!(choose(&one, &degraded).unwrap_err().code, Code::SourceUnreachable);
+    }
+
+    #[test]
+    fn a_member_that_the_alarm_corrupt_names_comes_last() {
+        let mut three = [candidate(1, 2, 100), candidate(2, 2, 100), candidate(3, 2, 100)];
+        for one in &mut three {
+            let accused = one.id == MemberId(1);
+            let state = one.state.as_mut().unwrap();
+            // Every member reports the alarms of all.
+            state.errors.push("memberID:1 alarm:CORRUPT".to_owned());
+            state.accused = accused;
+        }
+        assert_eq!(choose(&three, &Wish::default()).unwrap_err().code, Code::Failed);
+        let degraded = Wish { degraded: true, ..Wish::default() };
+        assert_eq!(order(&three, &degraded), [3, 2, 1]);
+        assert!(choose(&three, &degraded).unwrap()[2].reason.contains("CORRUPT names it"));
     }
 
     #[test]

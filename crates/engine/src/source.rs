@@ -89,8 +89,14 @@ impl Source {
                 name_silent(&mut asked, &members);
             }
         }
-        let asked = each_member_once(asked);
+        let mut asked = each_member_once(asked);
         let alarms = alarms(&asked, &mut notes).await;
+        for one in &mut asked {
+            let accused = alarms.iter().any(|alarm| alarm.kind == etcd_api::AlarmKind::Corrupt && alarm.member == one.candidate.id);
+            if let Ok(state) = &mut one.candidate.state {
+                state.accused = accused;
+            }
+        }
         Ok(Self { cluster_id, asked, members, alarms, notes })
     }
 
@@ -187,6 +193,7 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<(Asked, Option<Fai
         db_size: status.db_size,
         db_size_in_use: status.db_size_in_use,
         errors: status.errors.clone(),
+        accused: false,
     };
     let candidate = Candidate { id: status.header.member_id, name: String::new(), endpoint: endpoint.to_string(), state: Ok(state) };
     Ok((Asked { candidate, client: Some(client), version: Some(status.version), cluster_id: Some(status.header.cluster_id) }, None))

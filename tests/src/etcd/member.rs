@@ -231,6 +231,7 @@ fn arguments(planned: &PlannedMember, common: &Common<'_>, scheme: &str) -> Vec<
             arguments.push(format!("--trusted-ca-file={}", tls.ca.display()));
         }
     }
+    arguments.extend(common.options.arguments_of(common.version));
     arguments.extend(common.options.extra.iter().cloned());
     arguments
 }

@@ -1,5 +1,7 @@
 //! How a cluster is set up.
 
+use crate::peers::EtcdVersion;
+
 /// Whether clients speak TLS. Peers always speak plain HTTP on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tls {
@@ -21,6 +23,8 @@ pub struct Options {
     pub(super) quota: Option<u64>,
     pub(super) token: String,
     pub(super) extra: Vec<String>,
+    pub(super) corrupt_check_seconds: Option<u32>,
+    pub(super) compaction_batch: Option<u32>,
     pub(super) broken_server_cert: Option<&'static str>,
     pub(super) wait: bool,
 }
@@ -34,6 +38,8 @@ impl Default for Options {
             quota: None,
             token: "lifeboat-tests".to_owned(),
             extra: Vec::new(),
+            corrupt_check_seconds: None,
+            compaction_batch: None,
             broken_server_cert: None,
             wait: true,
         }
@@ -90,10 +96,26 @@ impl Options {
         self
     }
 
-    /// Turns on the corruption check at start and every `seconds`; a member that differs raises the alarm CORRUPT.
+    /// The leader compares the members every `seconds`; one that differs raises the alarm CORRUPT.
     #[must_use]
-    pub fn corrupt_check(self, seconds: u32) -> Self {
-        self.arg("--experimental-initial-corrupt-check=true").arg(&format!("--experimental-corrupt-check-time={seconds}s"))
+    pub fn corrupt_check(mut self, seconds: u32) -> Self {
+        self.corrupt_check_seconds = Some(seconds);
+        self
+    }
+
+    /// Compactions go by this many revisions at a time, with etcd's own pause of 10 ms between: a small number makes a long compaction.
+    #[must_use]
+    pub fn compaction_batch(mut self, revisions: u32) -> Self {
+        self.compaction_batch = Some(revisions);
+        self
+    }
+
+    /// The arguments whose names changed in the course of time.
+    pub(super) fn arguments_of(&self, version: EtcdVersion) -> Vec<String> {
+        let prefix = if version >= EtcdVersion::V3_6 { "" } else { "experimental-" };
+        let check = self.corrupt_check_seconds.map(|seconds| format!("--{prefix}corrupt-check-time={seconds}s"));
+        let batch = self.compaction_batch.map(|revisions| format!("--{prefix}compaction-batch-limit={revisions}"));
+        check.into_iter().chain(batch).collect()
     }
 
     /// Does not wait until the members are healthy: for data that is expected not to boot.
