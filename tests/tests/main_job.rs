@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etcd_api::{AlarmKind, Client, KeyRange, PutRequest, Txn, TxnOp, WatchRequest};
 use etcd_store::id::Revision;
+use lifeboat_tests::damage::falsify_last_row;
 use lifeboat_tests::{ClusterPlan, EtcdCluster, Job, Options, Tls, Workload, dump_all, etcd_matrix};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -235,30 +236,6 @@ etcd_matrix! {
         let good = backups.iter().find(|backup| backup["hashkv"] == "match").unwrap()["id"].as_str().unwrap().to_owned();
         assert!(restored[0].out().contains(&good), "latest is the backup that agrees: {}", restored[0]);
     }
-}
-
-/// Changes the value of the newest row, as bit rot or a bug would.
-fn falsify_last_row(database: &std::path::Path) {
-    let file = etcd_store::DatabaseFile::open_for_edit(database).unwrap();
-    let opened = bbolt::Database::open(file).unwrap();
-    let (key, mut value) = {
-        let bucket = opened.bucket(b"key").unwrap().unwrap();
-        let mut cursor = bucket.cursor();
-        let mut item = cursor.last().unwrap();
-        loop {
-            let (key, value) = item.expect("a row that is no deletion");
-            if key.len() == 17 && value.len() > 8 {
-                break (key.to_vec(), value.to_vec());
-            }
-            item = cursor.prev().unwrap();
-        }
-    };
-    // The key stays, one byte of the row's value changes.
-    let middle = value.len() - 4;
-    value[middle] ^= 0x01;
-    let mut edit = bbolt::Edit::begin(opened).unwrap();
-    edit.put(b"key", &key, &value).unwrap();
-    drop(edit.commit().unwrap());
 }
 
 /// Every pair of versions at hand: a backup of one restored for the other (reference etcd.md 3.7). Older data boots as it is, newer data is told.
