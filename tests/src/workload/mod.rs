@@ -1,7 +1,6 @@
 //! What Kubernetes does to etcd, in small and always the same for the same seed.
 
 mod objects;
-mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,9 +10,9 @@ use etcd_api::{Client, DeleteRequest, KeyRange, PutRequest, Txn, TxnOp};
 use etcd_store::id::{LeaseId, Revision};
 use futures::stream::{self, StreamExt};
 
+use crate::random::Random;
 use objects::Maker;
 pub use objects::{KUBE_SYSTEM_UID_LEN, Object};
-use random::Random;
 
 /// Most operations etcd takes in one transaction by default (`--max-txn-ops`).
 pub const TXN_OPS: usize = 128;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// A key and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use vault::manifest::{
     HashKvVerdict, LastRow, Manifest, Proven, Role, Rung, Sealing, Source as ManifestSource, StoredObject, Times, Tool, plain_text,
 };
 use vault::name::ClusterName;
-use vault::repository::{Catalog, Repository};
+use vault::repository::{Catalog, Repository, RepositoryError};
 use vault::seal::Recipients;
 use vault::sign::SigningKey;
 use vault::store::Store;
@@ -147,10 +147,22 @@ pub(super) async fn commit(
         signer: context.signing.as_ref().map(|key| key.public().id()),
         warnings: remarks.iter().map(|remark| plain_text(&remark.text)).collect(),
     };
-    let wrong = |error| context.failure("the backup cannot be committed", &error);
+    let wrong = |error| not_committed(context, &error);
     context.repository.commit(&manifest, context.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
     Ok(Committed { stored_size: sealed.size, proof: parts::proof_words(&testimonies), resources, manifest })
+}
+
+fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
+    match error {
+        RepositoryError::Unsettled { key, detail } => {
+            Failure::new(Code::StoreUnreachable, "the store took the backup's manifest or not: it does not say, and cannot be asked")
+                .object(key)
+                .cause(format!("{detail}; the backup may be there, and then it is whole: look once the store answers again"))
+                .next(format!("lifeboat list --repo {} --cluster {}", context.request.place.url, context.cluster))
+        }
+        error => context.failure("the backup cannot be committed", error),
+    }
 }
 
 fn sealing(context: &Context<'_>) -> Sealing {

@@ -73,6 +73,14 @@ pub enum RepositoryError {
         /// The object's key.
         key: String,
     },
+    /// The manifest was sent, and neither the store's answer nor a look at it came through: the backup may be listed or not.
+    #[error("{key} was sent, and what became of it cannot be found out: {detail}")]
+    Unsettled {
+        /// The manifest's key.
+        key: String,
+        /// The last error's words.
+        detail: String,
+    },
     /// One object cannot be read.
     #[error("{0}")]
     Object(Problem),
@@ -234,7 +242,7 @@ impl Repository {
     }
 
     /// Commits a backup whose objects are all stored: looks at each (it must be there with the stated size), writes the signature, then the
-    /// manifest, create-only. Before this returns the backup is not listed; after it, it is.
+    /// manifest, create-only. Before this returns the backup is not listed; after it, it is. After [`RepositoryError::Unsettled`] nobody knows.
     ///
     /// `signer` is given exactly when `manifest.signer` names it. An id older than 24 h by `now` is refused.
     pub async fn commit(&self, manifest: &Manifest, signer: Option<&SigningKey>, now: Timestamp) -> Result<Committed, RepositoryError> {
@@ -251,7 +259,10 @@ impl Repository {
             let key = Key::Snapshot(manifest.cluster.clone(), manifest.id, SnapshotObject::ManifestSignature).to_string();
             create(&*self.store, &key, signature.clone()).await?;
         }
-        create(&*self.store, &key, bytes.clone()).await?;
+        create(&*self.store, &key, bytes.clone()).await.map_err(|error| match error {
+            RepositoryError::Store(StoreError::Unreachable { key, detail }) => RepositoryError::Unsettled { key, detail },
+            error => error,
+        })?;
         Ok(Committed { sha256: Sha256::of(&bytes), bytes, signature })
     }
 

@@ -15,6 +15,7 @@ use crate::name::Tag;
 use crate::repository::catalog::NotLatest;
 use crate::sign::Status;
 use crate::store::MemoryStore;
+use crate::store::fault::{Fault, FaultKind, FaultStore, Op};
 
 const A: &str = "0001-cdf818194e3a8c32-0";
 const B: &str = "0002-000000000000000b-0";
@@ -167,6 +168,27 @@ async fn a_backup_is_listed_after_its_commit_and_not_before() {
     assert_eq!(after.backups[0].sha256, committed.sha256);
     assert_eq!(after.backups[0].signature, Status::Trusted(bench.key.public().id()));
     assert_eq!(bench.repository.clusters().await.unwrap(), [bench.cluster()]);
+}
+
+/// The store takes the manifest and says nothing: that is no failure, for the backup may be listed.
+#[tokio::test]
+async fn a_commit_without_an_answer_is_unsettled() {
+    let bench = Bench::new().await;
+    let manifest = bench.manifest(TWO, 100).await;
+    let faulty = FaultStore::new(Arc::new(bench.store.clone()));
+    let repository = Repository::open(Arc::new(faulty.clone())).await.unwrap();
+    let commit = async || repository.commit(&manifest, Some(&bench.key), now()).await.unwrap_err();
+    // The objects cannot be looked at, the signature cannot be written: nothing is listed for sure.
+    for (op, key) in [(Op::Head, "db"), (Op::Create, "manifest.json.minisig")] {
+        faulty.inject(Fault::new(FaultKind::FailBefore).on(op).key(key));
+        assert!(matches!(commit().await, RepositoryError::Store(StoreError::Unreachable { .. })), "{op:?}");
+        faulty.heal();
+    }
+    assert!(bench.catalog().await.backups.is_empty());
+    faulty.inject(Fault::new(FaultKind::FailAfter).on(Op::Create).key("manifest.json").nth(1));
+    let error = commit().await;
+    assert!(matches!(&error, RepositoryError::Unsettled { key, .. } if key.ends_with("/manifest.json")), "{error}");
+    assert_eq!(bench.catalog().await.backups.len(), 1);
 }
 
 #[tokio::test]

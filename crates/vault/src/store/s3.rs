@@ -21,7 +21,7 @@ use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
 
-use super::limits::{ATTEMPTS, LIST_BUDGET, MAX_LISTED, RETRY_PAUSE};
+use super::limits::{ATTEMPTS, LIST_BUDGET, MAX_LISTED, RETRY_BUDGET, RETRY_PAUSE};
 use super::open::StoreOptions;
 use super::settle::{self, Settled};
 use super::{ObjectInfo, Store, StoreError, Upload, keys};
@@ -146,6 +146,19 @@ impl S3Store {
     }
 }
 
+/// Does again, a few times, what may be done any number of times: a break in the middle of an answer is not tried again below this layer.
+async fn persist<T, F: Future<Output = Result<T, StoreError>>>(mut work: impl FnMut() -> F) -> Result<T, StoreError> {
+    let begun = tokio::time::Instant::now();
+    let mut attempt = 1;
+    loop {
+        match work().await {
+            Err(StoreError::Unreachable { .. }) if attempt < ATTEMPTS && begun.elapsed() < RETRY_BUDGET => attempt += 1,
+            other => return other,
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
 /// Bounds a listing: a store that always promises one more page would otherwise never end it.
 async fn within<T>(budget: Duration, key: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     match tokio::time::timeout(budget, work).await {
@@ -227,16 +240,16 @@ impl Store for S3Store {
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
         let below = keys::check_prefix(prefix)?;
-        within(LIST_BUDGET, prefix, self.listing(below)).await
+        within(LIST_BUDGET, prefix, persist(|| self.listing(below))).await
     }
 
     async fn list_shallow(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>), StoreError> {
         let path = self.bucket.path(keys::check_prefix(prefix)?)?;
-        let pages = async {
+        let pages = || async {
             let listed = self.bucket.clients.read.list_with_delimiter(Some(&path)).await;
             listed.map_err(|error| self.bucket.error(prefix, error))
         };
-        let listed = within(LIST_BUDGET, prefix, pages).await?;
+        let listed = within(LIST_BUDGET, prefix, persist(pages)).await?;
         let mut objects: Vec<_> = listed.objects.into_iter().filter_map(|meta| self.bucket.listed(meta)).collect();
         let mut below: Vec<_> = listed.common_prefixes.iter().filter_map(|path| self.bucket.key(path)).collect();
         objects.sort_by(|a, b| a.key.cmp(&b.key));

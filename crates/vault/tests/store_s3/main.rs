@@ -218,6 +218,8 @@ async fn uploads_survive_what_can_be_survived_and_leave_no_parts() {
         ("POST uploadId=", Break::LoseRequest),
         ("POST uploadId=", Break::SlowDown),
         ("POST uploads=", Break::SlowDown),
+        ("PUT partNumber=2", Break::CutAnswer(30)),
+        ("POST uploadId=", Break::CutAnswer(300)),
     ];
     let mut seen = 0;
     for (number, (words, how)) in breaks.into_iter().enumerate() {
@@ -234,6 +236,13 @@ async fn uploads_survive_what_can_be_survived_and_leave_no_parts() {
     }
     assert!(seen > 0);
     assert_eq!(server.unfinished_uploads(), 0);
+    // The id of an upload is lost: another one is begun, and the first stays without parts.
+    proxy.inject("POST uploads= lost-id", Break::CutAnswer(300), 1);
+    let mut upload = store.upload("lost-id").await.unwrap();
+    upload.write(bytes.clone()).await.unwrap();
+    assert_eq!(upload.complete().await.unwrap().size, bytes.len() as u64);
+    let left = server.unfinished_uploads();
+    assert_eq!((proxy.left(), left > 0), (0, true));
     // More than can be survived: nothing is visible, and nothing stays.
     proxy.inject("PUT partNumber=2 hopeless", Break::SlowDown, 100);
     let mut upload = store.upload("hopeless").await.unwrap();
@@ -246,7 +255,27 @@ async fn uploads_survive_what_can_be_survived_and_leave_no_parts() {
     };
     assert!(matches!(result, Err(StoreError::Unreachable { .. })), "{result:?}");
     assert!(matches!(store.head("hopeless").await, Err(StoreError::NotFound { .. })));
-    assert_eq!(server.unfinished_uploads(), 0);
+    assert_eq!(server.unfinished_uploads(), left);
+}
+
+/// A listing that ends in the middle would hide backups; it is asked for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_breaks_off_is_asked_for_again() {
+    let Some(server) = Server::start(Kind::Versitygw) else { return };
+    let proxy = Proxy::before(server.address);
+    let store = server.open(proxy.address, "p");
+    store.create("c/a", text("a")).await.unwrap();
+    store.create("c/b/d", text("d")).await.unwrap();
+    for cut in [100, 400, 600] {
+        proxy.inject("GET list-type=2", Break::CutAnswer(cut), 2);
+        assert_eq!(store.list("c/").await.unwrap().len(), 2, "{cut}");
+        proxy.inject("GET list-type=2", Break::CutAnswer(cut), 2);
+        let (objects, below) = store.list_shallow("c/").await.unwrap();
+        assert_eq!((objects.len(), below.len()), (1, 1), "{cut}");
+    }
+    assert_eq!(proxy.left(), 0);
+    proxy.inject("GET list-type=2", Break::CutAnswer(400), 1000);
+    assert!(matches!(store.list("c/").await, Err(StoreError::Unreachable { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]

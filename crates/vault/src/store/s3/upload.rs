@@ -1,7 +1,5 @@
 //! A big object written by multipart upload; one that fits into a single part is written at once.
 
-use std::time::Instant;
-
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use disk::crash;
@@ -10,9 +8,9 @@ use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use tokio::task::JoinSet;
 
-use super::super::limits::{ABORT_TIMEOUT, ATTEMPTS, MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT, RETRY_BUDGET, RETRY_PAUSE};
+use super::super::limits::{ABORT_TIMEOUT, MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT};
 use super::super::{ObjectInfo, StoreError, Upload};
-use super::S3Store;
+use super::{S3Store, persist};
 
 /// What a finished task brings: the number of the part, and what the store calls it.
 type Sent = Result<(usize, PartId), StoreError>;
@@ -40,7 +38,9 @@ impl S3Upload {
             return Ok(id.clone());
         }
         let bucket = &self.store.bucket;
-        let id = bucket.clients.small.create_multipart(&self.path).await.map_err(|error| bucket.error(&self.key, error))?;
+        // An upload whose id was lost on the way stays without parts; nobody sees it.
+        let made = || async { bucket.clients.small.create_multipart(&self.path).await.map_err(|error| bucket.error(&self.key, error)) };
+        let id = persist(made).await?;
         self.id = Some(id.clone());
         Ok(id)
     }
@@ -59,18 +59,12 @@ impl S3Upload {
         let (bucket, key, path) = (std::sync::Arc::clone(&self.store.bucket), self.key.clone(), self.path.clone());
         self.under_way.spawn(async move {
             crash::point(&format!("put part {number} of {key}"));
-            let begun = Instant::now();
-            let mut attempt = 1;
-            loop {
+            // The same part may be sent any number of times.
+            let sent = || async {
                 let sent = bucket.clients.write.put_part(&path, &id, number, bytes.clone().into()).await;
-                match sent.map_err(|error| bucket.error(&key, error)) {
-                    Ok(part) => return Ok((number, part)),
-                    // The same part may be sent any number of times; some breaks in the middle are not tried again below this layer.
-                    Err(StoreError::Unreachable { .. }) if attempt < ATTEMPTS && begun.elapsed() < RETRY_BUDGET => attempt += 1,
-                    Err(error) => return Err(error),
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
+                sent.map_err(|error| bucket.error(&key, error))
+            };
+            Ok((number, persist(sent).await?))
         });
         Ok(())
     }

@@ -2,14 +2,18 @@
 
 /// The state.
 #[derive(Debug, Clone)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    /// The next number; every one is as likely.
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,26 +22,35 @@ impl Random {
     }
 
     /// Less than `bound`, which is not 0. The slight bias does not matter here.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    /// One of these, which must not be none.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
 
     /// Another generator, independent of what this one gives next.
-    pub(super) fn split(&mut self) -> Self {
+    #[must_use]
+    pub fn split(&mut self) -> Self {
         Self(self.next())
     }
 
+    /// `length` bytes that nothing can compress.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
+        bytes.truncate(length);
+        bytes
+    }
+
     /// `length` characters out of `alphabet`.
-    pub(super) fn text(&mut self, alphabet: &[u8], length: usize) -> String {
+    pub fn text(&mut self, alphabet: &[u8], length: usize) -> String {
         (0..length).map(|_| char::from(*self.pick(alphabet))).collect()
     }
 
     /// Lower-case hexadecimal digits.
-    pub(super) fn hex(&mut self, length: usize) -> String {
+    pub fn hex(&mut self, length: usize) -> String {
         self.text(b"0123456789abcdef", length)
     }
 }
