@@ -16,8 +16,10 @@ use crate::store_failure;
 
 /// Pieces between the sealing thread and the upload at most.
 const PIECES_WAITING: usize = 2;
-/// How much a gentle worker steps back (nice).
-const GENTLE: i32 = 19;
+/// How much a backup steps back (nice) behind an etcd on the same machine, whose writes somebody waits for.
+const BEHIND_ETCD: i32 = 10;
+/// How much everything steps back in a gentle run, and what has nothing to do with the stream in any.
+const LAST: i32 = 19;
 
 /// How an object is sealed.
 #[derive(Clone)]
@@ -28,13 +30,11 @@ pub struct SealPlan {
     pub recipients: Option<Arc<Recipients>>,
     /// Compression workers.
     pub workers: usize,
-    /// Workers step back behind everything else on the machine.
-    pub gentle: bool,
 }
 
 impl std::fmt::Debug for SealPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SealPlan").field("layers", &self.layers).field("workers", &self.workers).field("gentle", &self.gentle).finish()
+        f.debug_struct("SealPlan").field("layers", &self.layers).field("workers", &self.workers).finish()
     }
 }
 
@@ -112,11 +112,19 @@ pub(crate) fn on_thread<T: Send + 'static>(
     }
 }
 
+/// Lowers the priority of the calling thread and of every thread that it starts afterwards (on Linux `nice` is per thread). For the beginning of a
+/// process whose only work is a backup. Not being allowed to is no reason to fail.
+pub fn step_back_behind_etcd(gentle: bool) {
+    let _ = rustix::process::nice(if gentle { LAST } else { BEHIND_ETCD });
+}
+
+/// Lowers the calling thread's priority as far as it goes: for work that the stream does not wait for.
+pub(crate) fn step_back() {
+    let _ = rustix::process::nice(LAST);
+}
+
 fn compress(feed: &Feed, order: &Order<CompressedFrame>, plan: &SealPlan) -> Outcome<()> {
-    if plan.gentle {
-        // On Linux this is the calling thread's own priority. Not being allowed to is no reason to fail.
-        let _ = rustix::process::nice(GENTLE);
-    }
+    step_back();
     let mut compressor =
         if plan.layers.zstd { FrameCompressor::zstd().map_err(|error| seal_failure(&error))? } else { FrameCompressor::stored() };
     while let Some(frame) = feed.take()? {
@@ -131,6 +139,7 @@ fn compress(feed: &Feed, order: &Order<CompressedFrame>, plan: &SealPlan) -> Out
 }
 
 fn seal_in_order(order: &Order<CompressedFrame>, plan: &SealPlan, pieces: &mpsc::Sender<Bytes>) -> Outcome<SealedObject> {
+    step_back();
     let failed = |error: SealError| seal_failure(&error);
     let mut writer = SealWriter::new(plan.layers, plan.recipients.as_deref(), NoCallbacks).map_err(failed)?;
     let send = |piece: Bytes| pieces.blocking_send(piece).map_err(|_| Failure::failed("the upload ended before the snapshot was sealed"));

@@ -68,6 +68,8 @@ enum ReadBack {
 /// Runs `lifeboat backup`.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let dry_run = args.dry_run;
+    // Before the runtime, whose threads take over the priority of the one that starts them.
+    engine::seal_pipeline::step_back_behind_etcd(args.gentle);
     let request = request(global, args)?;
     let teller = std::sync::Arc::new(Teller::new(global));
     let report = signals::run(engine::backup::run(request, teller))?;
@@ -183,6 +185,16 @@ fn resources(committed: &Committed) -> String {
     format!("{}{tail}", shown.join(", "))
 }
 
+/// Where the time went: reading the stream, waiting for the members' HashKV, and in all.
+fn seconds(committed: &Committed) -> Value {
+    let times = &committed.manifest.times;
+    json!({
+        "stream": times.stream_ended.duration_since(times.stream_started).as_secs_f64(),
+        "hashkv": committed.hashkv_took.as_secs_f64(),
+        "total": times.committed.duration_since(times.started).as_secs_f64(),
+    })
+}
+
 fn json(report: &Report) -> Value {
     let committed: Vec<Value> = report
         .committed
@@ -193,6 +205,7 @@ fn json(report: &Report) -> Value {
                 "stored_size": committed.stored_size,
                 "manifest": committed.manifest,
                 "proof": committed.proof,
+                "seconds": seconds(committed),
                 "resources": committed.resources.iter().map(|line| json!({"resource": line.resource, "count": line.count, "change": line.change})).collect::<Vec<_>>(),
             })
         })

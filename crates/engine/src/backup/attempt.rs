@@ -1,22 +1,25 @@
 //! One attempt: one member's stream into the spool, sealed and uploaded on the way, examined at the end. Nothing is visible in the store yet.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bbolt::Database;
 use etcd_api::{Client, SnapshotLimits, SnapshotSummary};
+use etcd_store::id::Revision;
 use etcd_store::{HashKv, Inspection};
 use jiff::Timestamp;
 use kube_objects::{Census, KUBE_SYSTEM_KEYS, ResourceCounts};
 use vault::seal::SealedObject;
 use vault::store::Upload;
 
+use super::prove;
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::FRAME;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan};
-use crate::source_failure;
 use crate::spool::{Spool, SpoolOptions};
+use crate::{source_failure, store_failure};
 
 /// Bytes of the SHA-256 trailer that etcd appends to a snapshot.
 pub(super) const TRAILER: u64 = 32;
@@ -38,6 +41,7 @@ impl From<Failure> for AttemptError {
 
 /// A snapshot that arrived whole, lies in the spool, and is written to the store under a name that nobody knows yet.
 pub(super) struct Taken {
+    pub(super) answers: Answers,
     pub(super) spool: Arc<Spool>,
     pub(super) summary: SnapshotSummary,
     pub(super) sealed: SealedObject,
@@ -56,18 +60,26 @@ pub(crate) struct Examined {
     pub(crate) fingerprint: Option<String>,
 }
 
-/// Takes a snapshot from one member.
+/// What the members said of the revision that the snapshot holds.
+pub(super) struct Answers {
+    pub(super) raw: Vec<prove::Raw>,
+    /// How long they were asked, one after another.
+    pub(super) took: Duration,
+}
+
+/// Takes a snapshot from one member, and asks the members about it as soon as its revision is known, while the rest of it is still being sealed.
 pub(super) async fn take(
     client: &Client,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     mut upload: Box<dyn Upload>,
+    ask: impl AsyncFnOnce(Revision) -> Vec<prove::Raw>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Taken, AttemptError> {
-    match stream_and_seal(client, spool_options, plan, upload.as_mut(), progress).await {
+    match stream_and_seal(client, spool_options, plan, upload.as_mut(), ask, progress).await {
         Ok(streamed) => {
-            let Streamed { spool, summary, sealed, examined, stream_started, stream_ended } = streamed;
-            Ok(Taken { spool, summary, sealed, upload, examined, stream_started, stream_ended })
+            let Streamed { answers, spool, summary, sealed, examined, stream_started, stream_ended } = streamed;
+            Ok(Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended })
         }
         Err(error) => {
             upload.abort().await;
@@ -77,6 +89,7 @@ pub(super) async fn take(
 }
 
 struct Streamed {
+    answers: Answers,
     spool: Arc<Spool>,
     summary: SnapshotSummary,
     sealed: SealedObject,
@@ -90,21 +103,30 @@ async fn stream_and_seal(
     spool_options: &SpoolOptions,
     plan: SealPlan,
     upload: &mut dyn Upload,
+    ask: impl AsyncFnOnce(Revision) -> Vec<prove::Raw>,
     progress: &Arc<dyn Progress>,
 ) -> Result<Streamed, AttemptError> {
     let spool = Arc::new(Spool::create(spool_options)?);
     let feed = Arc::new(Feed::new(Arc::clone(&spool)));
-    let sealing = async { seal_pipeline::seal(Arc::clone(&feed), plan, upload).await.map_err(AttemptError::Here) };
+    let sealing = async {
+        let sealed = seal_pipeline::seal(Arc::clone(&feed), plan, &mut *upload).await?;
+        // While the file is examined: making it durable and reading it back takes as long.
+        upload.settle().await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
+        Ok(sealed)
+    };
     let receiving = async {
         let started = Timestamp::now();
         let summary = receive(client, &feed, &spool, spool_options.reserve, progress).await?;
         let ended = Timestamp::now();
         progress.done();
         let examined = examine_spool(&spool, summary.database_size).await?;
-        Ok::<_, AttemptError>((summary, examined, started, ended))
+        let asking = Instant::now();
+        let raw = ask(examined.inspection.revision).await;
+        let answers = Answers { raw, took: asking.elapsed() };
+        Ok::<_, AttemptError>((answers, summary, examined, started, ended))
     };
-    let (sealed, (summary, examined, stream_started, stream_ended)) = tokio::try_join!(sealing, receiving)?;
-    Ok(Streamed { spool, summary, sealed, examined, stream_started, stream_ended })
+    let (sealed, (answers, summary, examined, stream_started, stream_ended)) = tokio::try_join!(sealing, receiving)?;
+    Ok(Streamed { answers, spool, summary, sealed, examined, stream_started, stream_ended })
 }
 
 async fn receive(
@@ -185,7 +207,11 @@ impl FrameQueue {
 
 async fn examine_spool(spool: &Arc<Spool>, database_size: u64) -> Result<Examined, AttemptError> {
     let spool = Arc::clone(spool);
-    seal_pipeline::on_thread("examine", move || Ok(examine(spool.as_ref(), database_size))).await?.map_err(AttemptError::Member)
+    let examined = seal_pipeline::on_thread("examine", move || {
+        seal_pipeline::step_back();
+        Ok(examine(spool.as_ref(), database_size))
+    });
+    examined.await?.map_err(AttemptError::Member)
 }
 
 /// Proves the structure of a database, and reads everything from it that a manifest says.

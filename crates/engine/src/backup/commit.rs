@@ -79,7 +79,7 @@ pub(super) async fn commit(
     progress: &Arc<dyn Progress>,
 ) -> Outcome<Committed> {
     let Judged { from, taken, testimonies, judgement } = judged;
-    let Taken { spool, summary, sealed, upload, examined, stream_started, stream_ended } = taken;
+    let Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended } = taken;
     let data = SnapshotObject::Data(context.layers());
     let info = upload.complete().await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
     if info.size != sealed.size {
@@ -103,6 +103,8 @@ pub(super) async fn commit(
     objects.sort_by_key(|object| object.name.to_string());
 
     let decision = settle_lineage(context, &spool, &examined, remarks).await?;
+    // Giving its pages back takes the system a while, and nobody needs it any more.
+    drop(std::thread::Builder::new().name("spool".to_owned()).spawn(move || drop(spool)));
     warn_of_encryption(context, &examined, remarks);
     let asked = &context.source.asked[from];
     let manifest = Manifest {
@@ -150,7 +152,7 @@ pub(super) async fn commit(
     let wrong = |error| not_committed(context, &error);
     context.repository.commit(&manifest, context.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
-    Ok(Committed { stored_size: sealed.size, proof: parts::proof_words(&testimonies), resources, manifest })
+    Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof: parts::proof_words(&testimonies), resources, manifest })
 }
 
 fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
@@ -195,7 +197,7 @@ async fn write_extras(context: &Context<'_>, id: BackupId, remarks: &mut Vec<Rem
         let spool = Arc::new(Spool::create(&context.request.spool)?);
         let feed = Arc::new(Feed::new(spool));
         let layers = Layers { zstd: false, age: true };
-        let plan = SealPlan { layers, recipients: context.extra_recipients.clone(), workers: 1, gentle: context.request.gentle };
+        let plan = SealPlan { layers, recipients: context.extra_recipients.clone(), workers: 1 };
         let mut upload = context.store().upload(&key).await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
         let packing = {
             let (feed, path) = (Arc::clone(&feed), path.clone());

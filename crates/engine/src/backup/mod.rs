@@ -69,6 +69,8 @@ pub struct Committed {
     pub resources: Vec<ResourceLine>,
     /// How it compares with the members, in words.
     pub proof: Vec<String>,
+    /// How long the members took to answer HashKV, one after another.
+    pub hashkv_took: Duration,
 }
 
 /// One Kubernetes resource in a backup.

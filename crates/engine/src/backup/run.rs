@@ -238,19 +238,14 @@ async fn take_one(
         ));
     };
     let request = context.request;
-    let plan = SealPlan {
-        layers: context.layers(),
-        recipients: context.recipients.clone(),
-        workers: seal_pipeline::workers(request.gentle),
-        gentle: request.gentle,
-    };
+    let plan =
+        SealPlan { layers: context.layers(), recipients: context.recipients.clone(), workers: seal_pipeline::workers(request.gentle) };
     let key = context.key(id, SnapshotObject::Data(context.layers()));
     let upload =
         context.repository.store().upload(&key).await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
-    let taken = attempt::take(client, &request.spool, plan, upload, progress).await?;
-    let revision = taken.examined.inspection.revision;
-    let raw = prove::ask(context.source, choice.candidate, revision, request.hashkv_budget).await;
-    let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken, raw).await?;
+    let ask = async |revision| prove::ask(context.source, choice.candidate, revision, request.hashkv_budget).await;
+    let taken = attempt::take(client, &request.spool, plan, upload, ask, progress).await?;
+    let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken).await?;
     if judgement.verdict == Verdict::Failed {
         taken.upload.abort().await;
         return Err(AttemptError::Member(
@@ -269,9 +264,10 @@ async fn take_one(
 }
 
 /// Compares on a thread of its own, for the file may have to be hashed again.
-async fn judge(source: Source, from: usize, taken: Taken, raw: Vec<prove::Raw>) -> Outcome<(Taken, Vec<Testimony>, Judgement)> {
+async fn judge(source: Source, from: usize, mut taken: Taken) -> Outcome<(Taken, Vec<Testimony>, Judgement)> {
     let spool = Arc::clone(&taken.spool);
     let own = taken.examined.hash_kv;
+    let raw = std::mem::take(&mut taken.answers.raw);
     let (testimonies, judgement) = on_thread("compare", move || Ok(prove::compare(&raw, &source, from, &spool, &own))).await?;
     Ok((taken, testimonies, judgement))
 }

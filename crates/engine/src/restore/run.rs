@@ -365,12 +365,15 @@ async fn write_database(object: Object, manifest: &Manifest, path: &Path, with_t
     file.allocate(kept).map_err(&cannot)?;
     let at: fetch::At = {
         let (file, cannot) = (Arc::clone(&file), cannot.clone());
+        // The system lets one thread at a time write to a file, and the others spin meanwhile: better they sleep, for there is other work.
+        let one_at_a_time = Mutex::new(());
         Arc::new(move |offset, bytes| {
             let length = (kept.saturating_sub(offset)).min(bytes.len() as u64);
             let bytes = &bytes[..usize::try_from(length).unwrap_or(0)];
             if bytes.is_empty() {
                 return Ok(());
             }
+            let _turn = one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
             file.write_all_at(bytes, offset).map_err(&cannot)?;
             // Begins writing to the disk now, so that the sync at the end has little left to do.
             file.sync_range(offset, length);

@@ -218,6 +218,10 @@ impl Upload for FaultUpload {
         self.store.apply(Op::Write, &self.key, work).await.1
     }
 
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        self.inner.settle().await
+    }
+
     async fn complete(self: Box<Self>) -> Result<ObjectInfo, StoreError> {
         let Self { inner, store, key } = *self;
         let (fault, result) = store.apply(Op::Complete, &key, inner.complete()).await;

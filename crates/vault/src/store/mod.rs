@@ -117,6 +117,12 @@ pub trait Upload: Send {
     /// Appends bytes. Buffers at most two parts (16 MiB); waits while that many are under way.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
+    /// Does as much of [`Upload::complete`] beforehand as leaves nothing visible, once everything was written: the sync and the reading back of
+    /// `file://`. Nothing may be written after it. Optional: `complete` does what was not done.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Finishes, makes the object durable and visible, then looks at it (size and etag; `file://` reads it back in full and compares a digest).
     async fn complete(self: Box<Self>) -> Result<ObjectInfo, StoreError>;
 

@@ -13,6 +13,9 @@ use super::tree::{Tree, etag, io_error};
 
 /// Bytes are gathered up to this before they are written: one change of threads costs more than writing a small piece.
 const GATHER: usize = 1 << 20;
+/// Bytes after which the system is asked to begin writing them out, so that the sync at the end has little left and an etcd on the same disk never
+/// waits behind one large flush.
+const WRITE_BEHIND: u64 = 8 << 20;
 
 /// The file being written. Dropping it removes the temporary file.
 struct Target {
@@ -23,6 +26,10 @@ struct Target {
     temp: String,
     len: u64,
     hash: Context,
+    /// Up to where writing out was begun.
+    behind: u64,
+    /// Durable, and read back since the last write.
+    settled: bool,
     placed: bool,
 }
 
@@ -41,17 +48,30 @@ impl Target {
         self.file.write_all_at(bytes, self.len).map_err(|error| io_error(&self.key, &error))?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
+        self.settled = false;
+        if self.len - self.behind >= WRITE_BEHIND {
+            self.file.sync_range(self.behind, self.len - self.behind);
+            self.behind = self.len;
+        }
         Ok(())
     }
 
-    fn complete(mut self) -> Result<ObjectInfo, StoreError> {
-        let fail = |error| io_error(&self.key, &error);
-        self.file.sync().map_err(fail)?;
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.file.sync().map_err(|error| io_error(&self.key, &error))?;
         let read = self.read_back()?;
         if read.as_ref() != self.hash.clone().finish().as_ref() {
             let detail = "what was read back is not what was written: the disk, its controller or the memory is faulty".to_owned();
             return Err(StoreError::Corrupt { key: self.key.clone(), detail });
         }
+        self.settled = true;
+        Ok(())
+    }
+
+    fn complete(mut self) -> Result<ObjectInfo, StoreError> {
+        if !self.settled {
+            self.settle()?;
+        }
+        let fail = |error| io_error(&self.key, &error);
         let name = self.key.rsplit('/').next().unwrap_or(&self.key);
         disk::crash::point(&format!("complete {}", self.key));
         self.dir.rename_no_replace(&self.temp, &self.dir, name).map_err(fail)?;
@@ -90,7 +110,18 @@ pub(super) struct FileUpload {
 impl FileUpload {
     pub(super) fn begin(tree: Arc<Tree>, key: String) -> Result<Self, StoreError> {
         let (dir, file, temp) = tree.begin(&key)?;
-        let target = Target { tree, key: key.clone(), dir, file, temp, len: 0, hash: Context::new(&SHA256), placed: false };
+        let target = Target {
+            tree,
+            key: key.clone(),
+            dir,
+            file,
+            temp,
+            len: 0,
+            hash: Context::new(&SHA256),
+            behind: 0,
+            settled: false,
+            placed: false,
+        };
         Ok(Self { target: Some(target), key, gathered: BytesMut::new() })
     }
 
@@ -112,9 +143,18 @@ impl Upload for FileUpload {
         Ok(())
     }
 
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let (mut target, gathered) = (self.take()?, self.gathered.split().freeze());
+        let settled = blocking(move || {
+            target.append(&gathered)?;
+            target.settle().map(|()| target)
+        });
+        self.target = Some(settled.await?);
+        Ok(())
+    }
+
     async fn complete(mut self: Box<Self>) -> Result<ObjectInfo, StoreError> {
-        let mut target = self.take()?;
-        let gathered = self.gathered.split().freeze();
+        let (mut target, gathered) = (self.take()?, self.gathered.split().freeze());
         blocking(move || {
             if !gathered.is_empty() {
                 target.append(&gathered)?;
