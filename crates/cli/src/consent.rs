@@ -25,7 +25,7 @@ pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> 
         None => {
             return Err(Failure::usage(what)
                 .cause("this wants consent, and there is no terminal to ask at")
-                .next(format!("{} --confirm {cluster}", engine::failure::AGAIN)));
+                .again_with(["--confirm", cluster]));
         }
     };
     if given == cluster {

@@ -151,7 +151,7 @@ pub(crate) fn failure(format: Format, failure: &Failure) {
             "what": failure.what,
             "object": failure.object,
             "cause": failure.cause,
-            "next": failure.next,
+            "next": failure.next.as_ref().map(ToString::to_string),
         }});
         say(&error.to_string());
     } else {

@@ -42,10 +42,11 @@ impl Resolved {
             (Some(name), _) => Some(name.to_owned()),
             (None, Some(config)) if config.clusters.len() == 1 => config.clusters.keys().next().cloned(),
             (None, Some(config)) if config.clusters.len() > 1 && writes => {
-                let flags: Vec<String> = config.clusters.keys().map(|name| format!("--cluster {name}")).collect();
+                let names: Vec<&str> = config.clusters.keys().map(String::as_str).collect();
+                let flags: Vec<String> = names.iter().map(|name| format!("--cluster {name}")).collect();
                 return Err(Failure::usage("the configuration has several clusters, and one must be named")
                     .cause(format!("name one of: {}", flags.join(", ")))
-                    .next(format!("{} {}", engine::failure::AGAIN, flags[0])));
+                    .again_with(["--cluster", names[0]]));
             }
             _ => None,
         };
@@ -106,7 +107,9 @@ impl Resolved {
         let only = self.config.as_ref().filter(|config| config.stores.len() == 1).and_then(|config| config.stores.values().next());
         let store = store.or(only);
         let url = args.repo.clone().or_else(|| store.map(|store| store.url.clone())).ok_or_else(|| {
-            Failure::usage("no repository is named").cause("name it by --repo or LIFEBOAT_REPO, or in lifeboat.yaml").next("lifeboat init")
+            Failure::usage("no repository is named")
+                .cause("name it by --repo or LIFEBOAT_REPO, or in lifeboat.yaml")
+                .next(["lifeboat", "init"])
         })?;
         let from_config = |pick: fn(&config::Store) -> Option<String>| if args.repo.is_some() { None } else { store.and_then(pick) };
         let signers = if args.trusted_signer.is_empty() {

@@ -135,14 +135,17 @@ fn find(candidates: &[Candidate], name: &str) -> Outcome<usize> {
         let known: Vec<String> = candidates.iter().map(|c| format!("{} ({})", c.name, c.id)).collect();
         Failure::usage(format!("no member is called '{name}'"))
             .cause(format!("the members that were asked are {}", known.join(", ")))
-            .next(format!("lifeboat backup --member {}", candidates.first().map_or("NAME", |c| c.name.as_str())))
+            .again_with([
+                "--member",
+                candidates.first().map_or("", |c| if c.name.is_empty() { c.endpoint.as_str() } else { c.name.as_str() }),
+            ])
     })?;
     match &candidates[at].state {
         Ok(_) => Ok(at),
         Err(error) => Err(Failure::new(Code::SourceUnreachable, format!("member '{name}' does not answer"))
             .object(&candidates[at].endpoint)
-            .cause(error)
-            .next("lifeboat backup without --member, which takes a member that answers")),
+            .cause(format!("{error}; without --member one that answers is taken"))
+            .again_without("--member")),
     }
 }
 
@@ -156,8 +159,8 @@ fn require_healthy(candidates: &[Candidate]) -> Outcome<()> {
         };
         return Err(Failure::failed(format!("member '{}' {what}, and --require-healthy wants every member healthy", candidate.name))
             .object(&candidate.endpoint)
-            .cause(cause)
-            .next("lifeboat backup without --require-healthy, which takes a healthy member"));
+            .cause(format!("{cause}; without --require-healthy a healthy member is taken"))
+            .again_without("--require-healthy"));
     }
     Ok(())
 }
@@ -166,8 +169,8 @@ fn unreachable(candidates: &[Candidate]) -> Failure {
     let said: Vec<String> = candidates.iter().filter_map(|c| Some(format!("{}: {}", c.endpoint, c.state.as_ref().err()?))).collect();
     Failure::new(Code::SourceUnreachable, "no member of the cluster answers")
         .object(candidates.iter().map(|c| c.endpoint.as_str()).collect::<Vec<_>>().join(", "))
-        .cause(said.join("; "))
-        .next("etcdctl endpoint health with the same endpoints, or name others with --endpoints")
+        .cause(format!("{}; check that etcd runs there, or name others with --endpoints", said.join("; ")))
+        .again()
 }
 
 fn trouble(candidates: &[Candidate]) -> Failure {
@@ -179,9 +182,12 @@ fn trouble(candidates: &[Candidate]) -> Failure {
             Some(format!("{}: {words}", c.endpoint))
         })
         .collect();
-    Failure::failed("every member that answers is in trouble").cause(said.join(", ")).next(
-        "lifeboat backup --degraded, which takes the backup all the same and says so (exit 3); an alarm is mended afterwards, with the backup at hand",
-    )
+    Failure::failed("every member that answers is in trouble")
+        .cause(format!(
+            "{}; --degraded takes the backup all the same and says so (exit 3), so that the trouble is mended with a backup at hand",
+            said.join(", ")
+        ))
+        .again_with(["--degraded"])
 }
 
 #[cfg(test)]

@@ -184,17 +184,21 @@ pub fn user_directory() -> Option<PathBuf> {
 /// Reads and checks a configuration file.
 pub fn load(path: &Path) -> Outcome<Config> {
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::usage("the configuration cannot be read")
-            .object(path.display())
-            .cause(error)
-            .next(format!("lifeboat config check --config {}", path.display()))
+        Failure::usage("the configuration cannot be read").object(path.display()).cause(error).next([
+            "lifeboat",
+            "config",
+            "check",
+            "--config",
+            &path.to_string_lossy(),
+        ])
     };
     let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
     if size > MAX_CONFIG {
         return Err(failed(&format!("{size} bytes are more than a configuration has")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
-    parse(&text).map_err(|failure| failure.object(path.display()).next(format!("lifeboat config check --config {}", path.display())))
+    parse(&text)
+        .map_err(|failure| failure.object(path.display()).next(["lifeboat", "config", "check", "--config", &path.to_string_lossy()]))
 }
 
 /// Parses and checks the text of a configuration.

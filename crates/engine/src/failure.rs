@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::next::Next;
+
 /// How a run ended, as the process says it to its caller (design part 6). The numbers are stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -79,12 +81,9 @@ pub struct Failure {
     pub object: Option<String>,
     /// The likely cause.
     pub cause: Option<String>,
-    /// The next command, ready to be run and nothing else; [`AGAIN`] stands for the command that failed.
-    pub next: Option<String>,
+    /// The next command, ready to be run.
+    pub next: Option<Box<Next>>,
 }
-
-/// In [`Failure::next`]: the command that failed, to be run again once the cause is mended. The command line puts its own words there.
-pub const AGAIN: &str = "{again}";
 
 impl Failure {
     /// A failure of which only the code and the fact are known yet.
@@ -119,15 +118,30 @@ impl Failure {
     /// Says that the same command is the next one, once the cause is mended.
     #[must_use]
     pub fn again(self) -> Self {
-        self.next(AGAIN)
+        Self { next: Some(Box::new(Next::again())), ..self }
     }
 
-    /// Names the next command.
+    /// Says that the same command is the next one, with these words added; a flag among them replaces one that was given.
     #[must_use]
-    pub fn next(mut self, next: impl fmt::Display) -> Self {
-        self.next = Some(next.to_string());
-        self
+    pub fn again_with<W: AsRef<str>>(self, with: impl IntoIterator<Item = W>) -> Self {
+        Self { next: Some(Box::new(Next::Again { without: Vec::new(), with: owned(with) })), ..self }
     }
+
+    /// Says that the same command is the next one, without this flag and its value.
+    #[must_use]
+    pub fn again_without(self, flag: &str) -> Self {
+        Self { next: Some(Box::new(Next::Again { without: vec![flag.to_owned()], with: Vec::new() })), ..self }
+    }
+
+    /// Names the next command, word by word; nothing in it is quoted yet.
+    #[must_use]
+    pub fn next<W: AsRef<str>>(self, words: impl IntoIterator<Item = W>) -> Self {
+        Self { next: Some(Box::new(Next::Run(owned(words)))), ..self }
+    }
+}
+
+fn owned<W: AsRef<str>>(words: impl IntoIterator<Item = W>) -> Vec<String> {
+    words.into_iter().map(|word| word.as_ref().to_owned()).collect()
 }
 
 impl fmt::Display for Failure {

@@ -269,10 +269,5 @@ impl From<SealError> for Stop {
 pub(crate) fn damage(key: &str, error: &SealError) -> Failure {
     let code = if matches!(error, SealError::NoKey) { Code::NoKey } else { Code::Unproven };
     let failure = Failure::new(code, if code == Code::NoKey { "the backup cannot be opened" } else { "the stored backup is damaged" });
-    let failure = failure.object(key).cause(error);
-    if code == Code::NoKey {
-        failure.next("lifeboat key check -i IDENTITY, which says which backups an identity opens")
-    } else {
-        failure.again()
-    }
+    failure.object(key).cause(error).again()
 }

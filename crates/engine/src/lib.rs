@@ -22,6 +22,7 @@ pub mod judge;
 pub mod key_check;
 pub mod limits;
 pub mod lineage;
+pub mod next;
 mod order;
 pub mod place;
 pub mod progress;

@@ -36,6 +36,10 @@ pub const VERIFY_HASHES: usize = 8;
 pub const TRY_BOOT_WITHIN: Duration = Duration::from_secs(600);
 /// The space quota of a scratch etcd at least, in bytes; twice the file where that is more.
 pub const TRY_QUOTA_LEAST: u64 = 2 << 30;
+/// The name that commands shown give to a new file for an identity, and to one that has to be found.
+pub const IDENTITY: &str = "identity.txt";
+/// The name that commands shown give to the first cluster of a repository.
+pub const NEW_CLUSTER: &str = "main";
 /// Time for HashKV of a scratch etcd, beside what its size needs at [`TRY_HASH_SPEED`] bytes per second.
 pub const TRY_HASH_LEAST: Duration = Duration::from_secs(60);
 /// The speed at which a scratch etcd hashes at least.

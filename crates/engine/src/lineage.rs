@@ -11,7 +11,7 @@ use vault::mark::{Accept, Mark, Statement};
 use vault::repository::{Catalog, Repository};
 use vault::sign::{SigningKey, TrustedSigners};
 
-use crate::failure::{AGAIN, Code, Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::place::{self, PlaceOptions};
 
 /// What accepting a lineage would say.
@@ -44,7 +44,7 @@ pub fn standing_words(standing: &Standing) -> String {
 /// Finds the lineage that `text` names, wholly or by a unique beginning such as its number.
 pub fn find(catalog: &Catalog, text: &str, options: &PlaceOptions) -> Outcome<LineageName> {
     let named: Vec<LineageName> = catalog.lineages.keys().filter(|name| name.to_string().starts_with(text)).copied().collect();
-    let list = format!("lifeboat lineage list --repo {} --cluster {}", options.url, catalog.cluster);
+    let list = options.cluster_command(&["lineage", "list"], &catalog.cluster);
     let wrong = |what: String, cause: String| Err(Failure::new(Code::WrongCluster, what).object(&catalog.cluster).cause(cause).next(list));
     match &named[..] {
         [name] if !text.is_empty() => Ok(*name),
@@ -85,7 +85,7 @@ pub fn plan(catalog: &Catalog, lineage: LineageName, fingerprint: Option<&str>) 
         (None, _) => {
             let failure = wrong("the backups of this lineage are of several clusters, and one must be named");
             let first = seen.first().map(word).unwrap_or_default();
-            return Err(failure.next(format!("{AGAIN} --fingerprint {first}")));
+            return Err(failure.again_with(["--fingerprint", &first]));
         }
     };
     let covered = || unconfirmed().filter(|backup| backup.manifest.fingerprint == fingerprint);
@@ -103,7 +103,7 @@ pub fn check_signer(signers: &TrustedSigners, signing: Option<&SigningKey>) -> O
         None => "trusted signers are configured, so an unsigned acceptance would count for nobody".to_owned(),
         Some(key) => format!("the signing key {} is not among the trusted signers, so its word would count for nobody", key.public().id()),
     };
-    Err(Failure::usage("the acceptance needs a trusted signature").cause(cause).next(format!("{AGAIN} --signing-key FILE")))
+    Err(Failure::usage("the acceptance needs a trusted signature").cause(cause).again_with(["--signing-key", "sign.key"]))
 }
 
 /// Writes the mark, and answers with it and with how the lineage stands afterwards, read back from the store.

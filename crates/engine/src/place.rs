@@ -10,7 +10,8 @@ use vault::seal::Identities;
 use vault::sign::{PublicKey, SigningKey, TrustedSigners};
 use vault::store::{Store, StoreOptions};
 
-use crate::failure::{AGAIN, Code, Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
+use crate::limits::NEW_CLUSTER;
 use crate::store_failure;
 
 /// Which repository, and whose signatures count.
@@ -28,6 +29,37 @@ pub struct PlaceOptions {
     pub trusted_signers: Vec<String>,
     /// Take backups whose signature does not count.
     pub allow_unsigned: bool,
+}
+
+impl PlaceOptions {
+    /// The flags that lead here without a configuration, word by word. Whose signatures count is not among them.
+    #[must_use]
+    pub fn flags(&self) -> Vec<String> {
+        let mut words = vec!["--repo".to_owned(), self.url.clone()];
+        let credentials = self.credentials_file.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let more = [("--s3-endpoint", &self.endpoint), ("--s3-region", &self.region), ("--s3-credentials-file", &credentials)];
+        for (flag, value) in more {
+            words.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
+        }
+        words
+    }
+
+    /// `lifeboat`, these words, and the flags that lead here: a command to be shown.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Vec<String> {
+        let mut command = vec!["lifeboat".to_owned()];
+        command.extend(words.iter().map(|word| (*word).to_owned()));
+        command.extend(self.flags());
+        command
+    }
+
+    /// As [`PlaceOptions::command`], for one cluster.
+    #[must_use]
+    pub fn cluster_command(&self, words: &[&str], cluster: &ClusterName) -> Vec<String> {
+        let mut command = self.command(words);
+        command.extend(["--cluster".to_owned(), cluster.to_string()]);
+        command
+    }
 }
 
 /// Opens the store alone.
@@ -98,13 +130,13 @@ pub async fn cluster(repository: &Repository, options: &PlaceOptions, named: Opt
         [] => Err(Failure::usage("the cluster has no name yet")
             .object(&options.url)
             .cause("the repository holds no cluster; give it a name with --cluster")
-            .next(format!("{AGAIN} --cluster NAME"))),
+            .again_with(["--cluster", NEW_CLUSTER])),
         several => {
             let flags: Vec<String> = several.iter().map(|name| format!("--cluster {name}")).collect();
             Err(Failure::usage("the repository holds several clusters, and one must be named")
                 .object(&options.url)
                 .cause(format!("name one of: {}", flags.join(", ")))
-                .next(format!("{AGAIN} {}", flags[0])))
+                .again_with(["--cluster", several[0].as_str()]))
         }
     }
 }
@@ -117,8 +149,11 @@ pub async fn catalog(repository: &Repository, options: &PlaceOptions, cluster: &
 /// Reads a signing key.
 pub fn signing_key(path: &Path) -> Outcome<SigningKey> {
     let failed = |cause: &dyn std::fmt::Display| Failure::usage("the signing key cannot be read").object(path.display()).cause(cause);
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error).next("lifeboat key new --signing-out FILE"))?;
-    SigningKey::from_file_text(&text).map_err(|error| failed(&error).next("lifeboat key new --signing-out FILE"))
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => failed(&error).next(["lifeboat", "key", "new", "--signing-out", &path.to_string_lossy()]),
+        _ => failed(&error).again(),
+    })?;
+    SigningKey::from_file_text(&text).map_err(|error| failed(&error).again())
 }
 
 /// Reads files with identities.
@@ -136,17 +171,25 @@ pub fn identities(paths: &[PathBuf]) -> Outcome<Identities> {
 /// A repository's error in words.
 pub fn failure(options: &PlaceOptions, what: &str, error: &RepositoryError) -> Failure {
     match error {
-        RepositoryError::Store(error) => store_failure::failure(what, error),
+        RepositoryError::Store(error) => at_root(options, store_failure::failure(what, error)),
         RepositoryError::NoRepository { root, empty: true } => Failure::new(Code::NoRepository, "there is no repository here")
             .object(root)
             .cause("the place is empty; check --repo, or make a repository there")
-            .next(format!("lifeboat init --repo {}", options.url)),
+            .next(options.command(&["init"])),
         RepositoryError::NoRepository { root, empty: false } => Failure::new(Code::NoRepository, "there is no repository here")
             .object(root)
             .cause("the place holds other things and no lifeboat.json; check --repo")
             .again(),
         other => Failure::failed(what).object(&options.url).cause(other).again(),
     }
+}
+
+/// A key alone does not say where it is.
+fn at_root(options: &PlaceOptions, mut failure: Failure) -> Failure {
+    if let Some(key) = failure.object.as_mut().filter(|key| !key.contains("://")) {
+        *key = format!("{}/{key}", options.url.trim_end_matches('/'));
+    }
+    failure
 }
 
 /// Which backup is meant.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::fetch::{self, Content, Frames, Object};
+use crate::limits::IDENTITY;
 use crate::place::{PlaceOptions, Which};
 use crate::{place, store_failure};
 
@@ -33,8 +34,8 @@ pub fn find<'a>(catalog: &'a Catalog, which: &Which, options: &PlaceOptions) -> 
     })
 }
 
-fn list_command(catalog: &Catalog, options: &PlaceOptions) -> String {
-    format!("lifeboat list --repo {} --cluster {}", options.url, catalog.cluster)
+fn list_command(catalog: &Catalog, options: &PlaceOptions) -> Vec<String> {
+    options.cluster_command(&["list"], &catalog.cluster)
 }
 
 /// How the backup found relates to what was asked for, where it is not simply that.
@@ -62,7 +63,7 @@ pub fn usable(backup: &Backup, options: &PlaceOptions) -> Outcome<Vec<String>> {
         if !options.allow_unsigned {
             return Err(Failure::new(Code::Failed, format!("backup {} is not used: {}", backup.id(), backup.signature))
                 .cause("trusted signers are configured, and only what they signed counts; --allow-unsigned takes it all the same")
-                .next(format!("{} --allow-unsigned", crate::failure::AGAIN)));
+                .again_with(["--allow-unsigned"]));
         }
         warnings.push(format!("the backup is {}, and was taken because of --allow-unsigned", backup.signature));
     }
@@ -96,7 +97,7 @@ pub async fn open(repository: &Repository, backup: &Backup, identities: &Arc<Ide
         return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
             .object(&key)
             .cause("name the recovery identity with -i, or keys.identity_file in lifeboat.yaml")
-            .next(format!("{} -i IDENTITY", crate::failure::AGAIN)));
+            .again_with(["-i", IDENTITY]));
     }
     let unsealer = Unsealer::open(manifest.layers, data.size, &head, identities).map_err(|error| wrong_key(manifest, &key, &error))?;
     let (content, note) = match frame_table(repository, manifest, &key_of(&SnapshotObject::Frames), data.size, &unsealer).await {

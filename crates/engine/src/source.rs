@@ -70,7 +70,7 @@ impl Source {
         if options.endpoints.is_empty() {
             return Err(Failure::usage("no cluster is named")
                 .cause("name it by --endpoints (and --cacert, --cert, --key), by ETCDCTL_ENDPOINTS, or in lifeboat.yaml")
-                .next("lifeboat init"));
+                .next(["lifeboat", "init"]));
         }
         let connect = connect_options(options)?;
         let mut asked = ask_all(&options.endpoints, &connect).await?;

@@ -72,7 +72,8 @@ impl Spool {
         let failed = |what: &str, error: io::Error| {
             Failure::failed(format!("{what}: {error}"))
                 .object(directory.display())
-                .next("lifeboat backup … --spool-dir DIR, with a directory on a disk that has room for the whole database")
+                .cause("a directory on a disk that has room for the whole database is wanted: name another with --spool-dir")
+                .again()
         };
         if !directory.is_dir() {
             disk::create_dir_all(&directory, 0o700).map_err(|error| failed("the spool directory cannot be made", error))?;
@@ -81,7 +82,7 @@ impl Spool {
             return Err(Failure::failed("the spool directory lies in memory (tmpfs), where a snapshot could exhaust the machine")
                 .object(directory.display())
                 .cause("the default directory is on tmpfs; a directory that you name is taken as it is")
-                .next(format!("lifeboat backup … --spool-dir {}", directory.display())));
+                .again_with(["--spool-dir", &directory.to_string_lossy()]));
         }
         let file = disk::File::unnamed(&directory, 0o600).map_err(|error| failed("the spool cannot be opened", error))?;
         Ok(Self { file, directory, key: fresh_key()?, length: AtomicU64::new(0), flush_gently: options.flush_gently })
@@ -102,8 +103,8 @@ impl Spool {
     fn no_room(&self, database_size: u64, detail: &str) -> Failure {
         Failure::failed(format!("the spool has no room for a database of {database_size} bytes"))
             .object(self.directory.display())
-            .cause(detail)
-            .next("lifeboat backup … --spool-dir DIR, on a filesystem with more room")
+            .cause(format!("{detail}: make room there, or name a directory with more with --spool-dir"))
+            .again()
     }
 
     /// Appends bytes. Every call but the last must bring whole blocks ([`SPOOL_BLOCK`]), since a block is encrypted once.

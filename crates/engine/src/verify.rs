@@ -31,7 +31,8 @@ use vault::sign::SigningKey;
 pub use check::check;
 pub use targets::lost;
 
-use crate::failure::{AGAIN, Code, Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
+use crate::limits::IDENTITY;
 use crate::place::PlaceOptions;
 use crate::progress::Progress;
 use crate::spool::SpoolOptions;
@@ -175,6 +176,8 @@ pub struct Report {
     pub problems: Vec<Finding>,
     /// What is worth knowing.
     pub warnings: Vec<String>,
+    /// How the repository is reached.
+    place: PlaceOptions,
     /// Fingerprints of the recipients of a backup that no identity opens.
     recipients: Vec<String>,
 }
@@ -185,7 +188,7 @@ impl Report {
     pub fn failure(&self) -> Option<Failure> {
         let failed: Vec<&Checked> = self.checked.iter().filter(|checked| checked.result() == Ending::Failed).collect();
         let findings: Vec<&Finding> = failed.iter().flat_map(|checked| &checked.findings).chain(&self.problems).collect();
-        let list = format!("lifeboat list --repo {} --cluster {}", self.repository, self.cluster);
+        let list = self.place.cluster_command(&["list"], &self.cluster);
         if let Some(first) = findings.first() {
             let what = match &failed[..] {
                 [] => "what is kept beside the backups is not sound".to_owned(),
@@ -235,7 +238,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
         return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
             .object(id)
             .cause("--deep opens it: name the recovery identity with -i, or keys.identity_file in lifeboat.yaml; --read needs none")
-            .next(format!("{AGAIN} -i IDENTITY")));
+            .again_with(["-i", IDENTITY]));
     }
     let how = How { rung: request.rung, identities, spool: request.spool.clone(), allow_unsigned: request.place.allow_unsigned };
     let mut writer =
@@ -264,7 +267,8 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
         problems.extend(way_out(&loaded.repository).await?);
     }
     warnings.extend(beside.iter().map(ToString::to_string));
-    Ok(Report { repository: request.place.url, cluster: catalog.cluster.clone(), checked, problems, warnings, recipients })
+    let cluster = catalog.cluster.clone();
+    Ok(Report { repository: request.place.url.clone(), cluster, checked, problems, warnings, place: request.place, recipients })
 }
 
 fn lost_checked(id: BackupId, tried: Rung, findings: &[Finding]) -> Checked {

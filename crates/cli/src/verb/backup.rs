@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use engine::backup::{Committed, Report, Request, verdict_word};
 use engine::choice::Wish;
-use engine::limits::HASHKV_BUDGET;
+use engine::limits::{HASHKV_BUDGET, IDENTITY};
+use engine::next::line;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::name::Tag;
@@ -87,7 +88,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     if recipients.is_empty() && !args.no_encrypt {
         return Err(Failure::usage("no recipient is named, so nobody could ever open the backup")
             .cause("name who can open it by --recipient age1…; --no-encrypt leaves it open to whoever reads the store")
-            .next("lifeboat key new --identity-out FILE"));
+            .next(["lifeboat", "key", "new", "--identity-out", IDENTITY]));
     }
     let tags: Result<Vec<Tag>, _> = args.tag.iter().map(|tag| tag.parse()).collect();
     let budget = args.hashkv_budget.clone().or_else(|| resolved.hashkv_budget());
@@ -116,7 +117,7 @@ fn table(report: &Report, dry_run: bool) -> String {
     if dry_run {
         text.push_str(&format!(
             "Would back up cluster '{}' into {}, from the first of these that gives a sound stream:\n",
-            report.cluster, report.repository
+            report.cluster, report.place.url
         ));
         for (at, member) in report.plan.iter().enumerate() {
             text.push_str(&format!("  {}. {} ({}) at {}: {}\n", at + 1, member.name, member.id, member.endpoint, member.reason));
@@ -127,6 +128,9 @@ fn table(report: &Report, dry_run: bool) -> String {
     }
     for warning in &report.warnings {
         text.push_str(&format!("warning: {warning}\n"));
+    }
+    if let Some(next) = &report.next {
+        text.push_str(&format!("next:    {}\n", line(next)));
     }
     text
 }
@@ -159,12 +163,8 @@ fn described(report: &Report, committed: &Committed) -> String {
         text.push_str(&format!("           {}\n", resources(committed)));
     }
     let identity = if manifest.layers.age { " -i IDENTITY" } else { "" };
-    text.push_str(&format!(
-        "  restore  lifeboat restore {} --repo {} --cluster {}{identity} --data-dir DIR\n",
-        manifest.id.suffix(),
-        report.repository,
-        report.cluster
-    ));
+    let restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
+    text.push_str(&format!("  restore  {}{identity} --data-dir DIR\n", line(restore)));
     text
 }
 
@@ -211,11 +211,12 @@ fn json(report: &Report) -> Value {
         })
         .collect();
     json!({
-        "repository": report.repository,
+        "repository": report.place.url,
         "cluster": report.cluster,
         "exit": report.code as u8,
         "backups": committed,
         "plan": report.plan.iter().map(|member| json!({"id": member.id.to_string(), "name": member.name, "endpoint": member.endpoint, "reason": member.reason})).collect::<Vec<_>>(),
         "warnings": report.warnings,
+        "next": report.next.as_ref().map(line),
     })
 }

@@ -92,7 +92,7 @@ fn lines(global: &GlobalArgs) -> Lines {
             key,
             next: match failure.code {
                 Code::NoRepository if resolved.config.is_some() => format!("lifeboat backup{}", config_flag(global)),
-                Code::NoRepository => format!("lifeboat init --repo {}", engine::init::kit::word(&place.url)),
+                Code::NoRepository => format!("lifeboat init --repo {}", engine::next::quoted(&place.url)),
                 _ => format!("lifeboat list{}", config_flag(global)),
             },
         },

@@ -70,7 +70,7 @@ impl Report for Shown {
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let (path, config) = resolve::configuration(global)?.ok_or_else(|| {
         let places: Vec<String> = engine::config::usual_places().iter().map(|place| place.display().to_string()).collect();
-        Failure::usage("there is no configuration").cause(format!("looked at {}", places.join(" and "))).next("lifeboat init")
+        Failure::usage("there is no configuration").cause(format!("looked at {}", places.join(" and "))).next(["lifeboat", "init"])
     })?;
     match args.what {
         What::Check => {

@@ -7,6 +7,7 @@ use clap::Subcommand;
 use engine::init::check_directory;
 use engine::init::keys::{self, Fresh};
 use engine::key_check::{Checked, ClusterKeys, Opened, SealedAlike, Signing};
+use engine::limits::IDENTITY;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
 
@@ -64,7 +65,7 @@ fn new(global: &GlobalArgs, args: &NewArgs) -> Outcome<Code> {
     if show && !io::stdout().is_terminal() {
         return Err(Failure::usage("a new identity is shown at a terminal only, and this is none")
             .cause("give --identity-out FILE, which makes the file readable by its owner alone; nothing was done")
-            .next(format!("{} --identity-out identity.txt", engine::failure::AGAIN)));
+            .again_with(["--identity-out", IDENTITY]));
     }
     let files = [(&args.identity_out, "the identity", "--identity-out"), (&args.signing_out, "the signing key", "--signing-out")];
     // Both are looked at before either is made.
@@ -124,14 +125,14 @@ fn new(global: &GlobalArgs, args: &NewArgs) -> Outcome<Code> {
 /// What one does with new keys: they go into the configuration that is there, or are used to make one.
 fn next(global: &GlobalArgs, recipient: Option<&str>, args: &NewArgs) -> String {
     if let Ok(Some((path, _))) = resolve::configuration(global) {
-        return format!("lifeboat config check --config {}", engine::init::kit::word(&path.to_string_lossy()));
+        return format!("lifeboat config check --config {}", engine::next::quoted(&path.to_string_lossy()));
     }
     let mut command = "lifeboat init".to_owned();
     if let Some(recipient) = recipient {
         command.push_str(&format!(" --recipient {recipient}"));
     }
     if let Some(file) = &args.signing_out {
-        command.push_str(&format!(" --signing-out {}", engine::init::kit::word(&file.to_string_lossy())));
+        command.push_str(&format!(" --signing-out {}", engine::next::quoted(&file.to_string_lossy())));
     }
     command
 }

@@ -18,11 +18,10 @@ use vault::manifest::{
 use vault::name::ClusterName;
 use vault::repository::{Catalog, Repository, RepositoryError};
 use vault::seal::Recipients;
-use vault::sign::SigningKey;
 use vault::store::Store;
 
 use super::attempt::{Examined, Taken};
-use super::run::{Judged, Remark};
+use super::run::{Judged, Keys, Remark};
 use super::{Committed, Request, ResourceLine, parts};
 use crate::cache::{self, Remembered};
 use crate::extra;
@@ -44,16 +43,14 @@ pub(super) struct Context<'a> {
     pub(super) source: &'a Source,
     pub(super) cluster: ClusterName,
     pub(super) catalog: Catalog,
-    pub(super) signing: Option<SigningKey>,
-    pub(super) recipients: Option<Arc<Recipients>>,
-    pub(super) extra_recipients: Option<Arc<Recipients>>,
+    pub(super) keys: Keys,
     /// What a linearizable read said before the stream, and when.
     pub(super) opening: Option<(Revision, Timestamp)>,
 }
 
 impl Context<'_> {
     pub(super) fn layers(&self) -> Layers {
-        Layers { zstd: true, age: self.recipients.is_some() }
+        Layers { zstd: true, age: self.keys.recipients.is_some() }
     }
 
     pub(super) fn key(&self, id: BackupId, object: SnapshotObject) -> String {
@@ -146,11 +143,11 @@ pub(super) async fn commit(
         tool: Tool { version: env!("CARGO_PKG_VERSION").to_owned() },
         tags: context.request.tags.clone(),
         parents: context.catalog.parents(),
-        signer: context.signing.as_ref().map(|key| key.public().id()),
+        signer: context.keys.signing.as_ref().map(|key| key.public().id()),
         warnings: remarks.iter().map(|remark| plain_text(&remark.text)).collect(),
     };
     let wrong = |error| not_committed(context, &error);
-    context.repository.commit(&manifest, context.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
+    context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
     Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof: parts::proof_words(&testimonies), resources, manifest })
 }
@@ -170,9 +167,9 @@ fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
 fn sealing(context: &Context<'_>) -> Sealing {
     let of = |recipients: &Option<Arc<Recipients>>| recipients.as_ref().map(|recipients| recipients.fingerprints()).unwrap_or_default();
     Sealing {
-        recipients: of(&context.recipients),
-        passphrase: context.recipients.as_ref().is_some_and(|recipients| recipients.is_passphrase()),
-        extra_recipients: if context.request.extras.is_empty() { Vec::new() } else { of(&context.extra_recipients) },
+        recipients: of(&context.keys.recipients),
+        passphrase: context.keys.recipients.as_ref().is_some_and(|recipients| recipients.is_passphrase()),
+        extra_recipients: if context.request.extras.is_empty() { Vec::new() } else { of(&context.keys.extra_recipients) },
     }
 }
 
@@ -197,7 +194,7 @@ async fn write_extras(context: &Context<'_>, id: BackupId, remarks: &mut Vec<Rem
         let spool = Arc::new(Spool::create(&context.request.spool)?);
         let feed = Arc::new(Feed::new(spool));
         let layers = Layers { zstd: false, age: true };
-        let plan = SealPlan { layers, recipients: context.extra_recipients.clone(), workers: 1 };
+        let plan = SealPlan { layers, recipients: context.keys.extra_recipients.clone(), workers: 1 };
         let mut upload = context.store().upload(&key).await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
         let packing = {
             let (feed, path) = (Arc::clone(&feed), path.clone());
@@ -259,12 +256,11 @@ fn remark_on_lineage(context: &Context<'_>, decision: &Decision, first: bool, re
         remarks.push(Remark::serious(format!("the snapshot is older than what its lineage holds already (revision {highest})")));
     }
     if let Some(doubt) = decision.unconfirmed() {
-        remarks.push(Remark::serious(format!(
-            "UNCONFIRMED: {doubt}. This backup is kept but is never 'latest', until: lifeboat lineage accept {} --repo {} --cluster {}",
-            decision.name(),
-            context.request.place.url,
-            context.cluster
-        )));
+        let cluster = &context.cluster;
+        let mut accept = context.request.place.cluster_command(&["lineage", "accept", &decision.name().to_string()], cluster);
+        accept.extend(["--confirm".to_owned(), cluster.to_string()]);
+        let text = format!("UNCONFIRMED: {doubt}. This backup is kept but is never 'latest', until its lineage is accepted");
+        remarks.push(Remark::serious(text).settled_by(accept));
     }
 }
 

@@ -90,7 +90,7 @@ pub struct Report {
     /// [`Code::Ok`], [`Code::Warnings`] or [`Code::Unproven`].
     pub code: Code,
     /// The repository.
-    pub repository: String,
+    pub place: PlaceOptions,
     /// The cluster's name there.
     pub cluster: ClusterName,
     /// What was committed: one, or one per state when members disagree. Empty after a dry run.
@@ -99,6 +99,8 @@ pub struct Report {
     pub plan: Vec<PlannedMember>,
     /// What was not as it should be, in words.
     pub warnings: Vec<String>,
+    /// The command that settles the first of them that one command settles.
+    pub next: Option<Vec<String>>,
 }
 
 /// One member as the plan has it.

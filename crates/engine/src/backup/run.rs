@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use etcd_api::ErrorKind;
 use etcd_store::id::{MemberId, Revision};
 use jiff::Timestamp;
 use vault::backup_id::BackupId;
 use vault::key::SnapshotObject;
 use vault::seal::Recipients;
+use vault::sign::SigningKey;
 
 use super::attempt::{self, AttemptError, Taken};
 use super::commit::{Context, commit};
@@ -15,6 +17,7 @@ use super::{Committed, PlannedMember, Report, Request, prove};
 use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
 use crate::judge::{Judgement, Testimony, Verdict};
+use crate::limits::IDENTITY;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
@@ -34,46 +37,61 @@ pub(super) struct Remark {
     pub(super) text: String,
     /// Whether it is on the closed list of exit 3.
     pub(super) serious: bool,
+    /// The command that settles it, where there is one.
+    pub(super) next: Option<Vec<String>>,
 }
 
 impl Remark {
     pub(super) fn note(text: String) -> Self {
-        Self { text, serious: false }
+        Self { text, serious: false, next: None }
     }
 
     pub(super) fn serious(text: String) -> Self {
-        Self { text, serious: true }
+        Self { text, serious: true, next: None }
+    }
+
+    pub(super) fn settled_by(self, command: Vec<String>) -> Self {
+        Self { next: Some(command), ..self }
+    }
+}
+
+/// Who can open what is written, and who signs it.
+pub(super) struct Keys {
+    pub(super) signing: Option<SigningKey>,
+    pub(super) recipients: Option<Arc<Recipients>>,
+    pub(super) extra_recipients: Option<Arc<Recipients>>,
+}
+
+impl Keys {
+    fn of(request: &Request) -> Outcome<Self> {
+        Ok(Self {
+            signing: request.signing_key.as_deref().map(place::signing_key).transpose()?,
+            recipients: recipients(&request.recipients)?,
+            extra_recipients: extra_recipients(request)?,
+        })
     }
 }
 
 /// Backs a cluster up.
 pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Report> {
+    let keys = Keys::of(&request)?;
     let source = Source::connect(&request.source).await?;
     say_source(&request, &source, progress.as_ref());
+    // What the cluster refuses is found out before a repository is made or anything else is left behind.
+    choose(&source.candidates(), &request.wish)?;
+    let mut remarks = Vec::new();
+    let opening = if request.dry_run { None } else { opening_read(&source, &request.wish, &mut remarks).await? };
     let repository = open(&request, progress.as_ref()).await?;
     let cluster = place::cluster(&repository, &request.place, request.cluster.as_ref()).await?;
     let catalog = place::catalog(&repository, &request.place, &cluster).await?;
     let last = catalog.backups.last().and_then(|backup| backup.manifest.member.as_ref()).map(|member| member.id);
-    let wish = Wish { last, ..request.wish.clone() };
-    let choices = choose(&source.candidates(), &wish)?;
+    let choices = choose(&source.candidates(), &Wish { last, ..request.wish.clone() })?;
     let plan = planned(&source, &choices);
-    let repository_url = request.place.url.clone();
     if request.dry_run {
-        return Ok(Report { code: Code::Ok, repository: repository_url, cluster, committed: Vec::new(), plan, warnings: Vec::new() });
+        let place = request.place.clone();
+        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, warnings: Vec::new(), next: None });
     }
-    let mut remarks = Vec::new();
-    let opening = opening_read(&source, &wish, &mut remarks).await?;
-    let context = Context {
-        signing: request.signing_key.as_deref().map(place::signing_key).transpose()?,
-        recipients: recipients(&request.recipients)?,
-        extra_recipients: extra_recipients(&request)?,
-        request: &request,
-        repository: &repository,
-        source: &source,
-        cluster: cluster.clone(),
-        catalog,
-        opening,
-    };
+    let context = Context { keys, request: &request, repository: &repository, source: &source, cluster: cluster.clone(), catalog, opening };
     let (committed, majority) = take_all(&context, &choices, &mut remarks, &progress).await?;
     let code = if !majority {
         Code::Unproven
@@ -82,8 +100,9 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
     } else {
         Code::Ok
     };
+    let next = remarks.iter().find_map(|remark| remark.next.clone());
     let warnings = remarks.into_iter().map(|remark| remark.text).collect();
-    Ok(Report { code, repository: repository_url, cluster, committed, plan, warnings })
+    Ok(Report { code, place: request.place.clone(), cluster, committed, plan, warnings, next })
 }
 
 fn say_source(request: &Request, source: &Source, progress: &dyn Progress) {
@@ -129,9 +148,9 @@ fn recipients(texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
     if texts.is_empty() {
         return Ok(None);
     }
-    Recipients::keys(texts.iter().map(String::as_str))
-        .map(|recipients| Some(Arc::new(recipients)))
-        .map_err(|error| Failure::usage("the recipients cannot be used").cause(error).next("lifeboat key new --identity-out FILE"))
+    Recipients::keys(texts.iter().map(String::as_str)).map(|recipients| Some(Arc::new(recipients))).map_err(|error| {
+        Failure::usage("the recipients cannot be used").cause(error).next(["lifeboat", "key", "new", "--identity-out", IDENTITY])
+    })
 }
 
 fn extra_recipients(request: &Request) -> Outcome<Option<Arc<Recipients>>> {
@@ -154,12 +173,16 @@ async fn opening_read(source: &Source, wish: &Wish, remarks: &mut Vec<Remark>) -
             Err(error) => last = Some(error),
         }
     }
-    let failure = last.map_or_else(
-        || Failure::new(Code::SourceUnreachable, "no member answers a read").again(),
-        |error| source_failure::failure("the cluster does not answer a linearizable read", &error),
-    );
+    let what = "the cluster does not answer a linearizable read";
+    let Some(error) = last else { return Err(Failure::new(Code::SourceUnreachable, "no member answers a read").again()) };
+    let failure = source_failure::failure(what, &error);
+    // A cluster in trouble gives its snapshot all the same; one that says no gives nothing.
+    let says_no = matches!(error.kind(), ErrorKind::PermissionDenied(_) | ErrorKind::Unauthenticated(_) | ErrorKind::AuthenticationFailed);
+    if says_no {
+        return Err(failure);
+    }
     if !wish.degraded {
-        return Err(failure.next(format!("{} --degraded", crate::failure::AGAIN)));
+        return Err(failure.again_with(["--degraded"]));
     }
     remarks.push(Remark::serious(format!(
         "the cluster does not answer a linearizable read, so nobody knows how new the backup is ({})",
@@ -239,7 +262,7 @@ async fn take_one(
     };
     let request = context.request;
     let plan =
-        SealPlan { layers: context.layers(), recipients: context.recipients.clone(), workers: seal_pipeline::workers(request.gentle) };
+        SealPlan { layers: context.layers(), recipients: context.keys.recipients.clone(), workers: seal_pipeline::workers(request.gentle) };
     let key = context.key(id, SnapshotObject::Data(context.layers()));
     let upload =
         context.repository.store().upload(&key).await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
@@ -254,7 +277,7 @@ async fn take_one(
                 .cause(
                     "HashKV of the stream differs from the member's answer for the same revision: the member's file or memory is damaged",
                 )
-                .next("etcdctl endpoint hashkv --cluster"),
+                .next(["etcdctl", "endpoint", "hashkv", "--cluster"]),
         ));
     }
     judge_remarks(choice, &judgement, &testimonies, remarks);

@@ -10,7 +10,7 @@ use vault::seal::recipients::{generate_identity, seal_bytes};
 use vault::seal::{Identities, NoCallbacks, Recipients};
 use vault::sign::{PublicKey, SigningKey};
 
-use crate::failure::{AGAIN, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::place;
 
 /// What the comment in an identity file begins with, by `age-keygen` and by us.
@@ -116,8 +116,8 @@ pub fn recipient_of(path: &Path) -> Outcome<String> {
     let failed = |cause: &dyn std::fmt::Display| {
         Failure::usage("there is a file already, and it is not an identity that could be used")
             .object(path.display())
-            .cause(cause)
-            .next(format!("{AGAIN} --identity-out ANOTHER-FILE"))
+            .cause(format!("{cause}; name another file with --identity-out"))
+            .again()
     };
     let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
     if size > IDENTITY_FILE_BYTES as u64 {

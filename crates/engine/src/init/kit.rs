@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::{Config, Store};
 use crate::failure::{Failure, Outcome};
+use crate::next::{line, quoted};
 use crate::place::PlaceOptions;
 
 /// What the kit tells.
@@ -45,7 +46,7 @@ impl Kit {
         });
         flags.push_str(&format!(" --cluster {cluster}"));
         for signer in &self.trusted_signers {
-            flags.push_str(&format!(" --trusted-signer {}", word(signer)));
+            flags.push_str(&format!(" --trusted-signer {}", quoted(signer)));
         }
         flags
     }
@@ -122,21 +123,8 @@ impl Kit {
 /// The flags that lead to a repository without a configuration.
 #[must_use]
 pub fn repository_flags(place: &PlaceOptions) -> String {
-    let mut flags = format!("--repo {}", word(&place.url));
-    if let Some(endpoint) = &place.endpoint {
-        flags.push_str(&format!(" --s3-endpoint {}", word(endpoint)));
-    }
-    if let Some(region) = &place.region {
-        flags.push_str(&format!(" --s3-region {}", word(region)));
-    }
-    flags
-}
-
-/// A word as a POSIX shell takes it.
-#[must_use]
-pub fn word(text: &str) -> String {
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:=,@%+~".contains(&byte));
-    if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    // A file with credentials lies on this machine only.
+    line(PlaceOptions { credentials_file: None, ..place.clone() }.flags())
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::target::{self, Found as TargetFound, Site};
 use super::{BumpChoice, Goal, Report, Request};
 use crate::failure::{Code, Failure, Outcome};
 use crate::fetch::{self, Object};
-use crate::place::{self, Which};
+use crate::place::{self, PlaceOptions, Which};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::select;
@@ -72,7 +72,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
             outcome.changes = changes(&built, &plan);
         }
         Goal::File(path) => {
-            let edited = restore_file(&plan, manifest, object, path, &progress).await?;
+            let edited = restore_file(&request, &plan, manifest, object, path, &progress).await?;
             if let Some(edits) = edited {
                 outcome.revision_after = edits.0.revision_after.0;
                 outcome.changes = edit_words(&edits.0, edits.1, &plan);
@@ -212,7 +212,7 @@ fn preflight(request: &Request, plan: &RestorePlan, manifest: &Manifest, warning
         return Err(Failure::usage("there is data of etcd already")
             .object(parent.display())
             .cause("--replace moves it aside, and wants the cluster's name")
-            .next(format!("{} --replace --confirm {}", crate::failure::AGAIN, manifest.cluster)));
+            .again_with(["--replace", "--confirm", manifest.cluster.as_str()]));
     }
     if wal_dir.is_some() && (*replace || survey.found == TargetFound::Member) {
         return Err(Failure::usage("--replace does not go with --wal-dir: two directories cannot be exchanged in one step")
@@ -283,7 +283,7 @@ async fn restore_directory(
     let Goal::DataDir { wal_dir, name, owner, .. } = &request.goal else { return Err(Failure::failed("a data directory was expected")) };
     let cluster = plan.cluster_spec()?;
     let site = Site::create(data_dir, manifest.id.suffix())?;
-    let written = write_database(object, manifest, &site.database(), false, progress).await;
+    let written = write_database(object, manifest, &request.place, &site.database(), false, progress).await;
     if let Err(failure) = written {
         site.discard();
         return Err(failure);
@@ -301,6 +301,7 @@ async fn restore_directory(
 
 /// Makes a snapshot file. Without anything to change it is the original, byte for byte.
 async fn restore_file(
+    request: &Request,
     plan: &RestorePlan,
     manifest: &Manifest,
     object: Object,
@@ -311,7 +312,7 @@ async fn restore_file(
     let temporary = directory.join(disk::temp_name());
     let untouched = plan.target_revision.is_none();
     let result = async {
-        write_database(object, manifest, &temporary, untouched, progress).await?;
+        write_database(object, manifest, &request.place, &temporary, untouched, progress).await?;
         let (plan, temporary, path) = (plan.clone(), temporary.clone(), path.to_owned());
         on_thread("finish", move || {
             let edited = if untouched { None } else { Some(edit_file(&temporary, &plan)?) };
@@ -354,7 +355,14 @@ fn edit_file(path: &Path, plan: &RestorePlan) -> Outcome<(etcd_store::restore::E
 }
 
 /// Fetches the database into a new file and compares its digest with the manifest and with its own trailer.
-async fn write_database(object: Object, manifest: &Manifest, path: &Path, with_trailer: bool, progress: &Arc<dyn Progress>) -> Outcome<()> {
+async fn write_database(
+    object: Object,
+    manifest: &Manifest,
+    place: &PlaceOptions,
+    path: &Path,
+    with_trailer: bool,
+    progress: &Arc<dyn Progress>,
+) -> Outcome<()> {
     let cannot = {
         let path = path.to_owned();
         move |error: std::io::Error| Failure::failed(format!("the database cannot be written: {error}")).object(path.display()).again()
@@ -392,7 +400,7 @@ async fn write_database(object: Object, manifest: &Manifest, path: &Path, with_t
     fetch::fetch(object, at, in_order).await?;
     progress.done();
     let digest = std::mem::replace(&mut *digest.lock().unwrap_or_else(PoisonError::into_inner), Digest::empty());
-    digest.check(manifest)?;
+    digest.check(manifest, place)?;
     file.set_len(kept).map_err(&cannot)
 }
 
@@ -421,7 +429,7 @@ impl Digest {
         self.done
     }
 
-    fn check(self, manifest: &Manifest) -> Outcome<()> {
+    fn check(self, manifest: &Manifest, place: &PlaceOptions) -> Outcome<()> {
         let stated = manifest.snapshot.db_sha256;
         let computed: Sha256 = self.hasher.finish();
         let whole = self.done == manifest.snapshot.file_size && self.left == 0;
@@ -432,7 +440,7 @@ impl Digest {
         Err(Failure::new(Code::Unproven, "the backup does not give the database that its manifest describes")
             .object(manifest.id)
             .cause(format!("{} of {} bytes, SHA-256 {computed} where {stated} is stated", self.done, manifest.snapshot.file_size))
-            .next(format!("lifeboat verify {} --read", manifest.id.suffix())))
+            .next(place.cluster_command(&["verify", manifest.id.suffix(), "--read"], &manifest.cluster)))
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
+use crate::next::line;
 
 /// Entries that a fresh filesystem has and that are no content.
 const NOT_CONTENT: [&str; 1] = ["lost+found"];
@@ -61,8 +62,8 @@ pub fn survey(data_dir: &Path) -> Outcome<Survey> {
         } else if !NOT_CONTENT.contains(&name.as_ref()) {
             return Err(Failure::usage(format!("the data directory holds '{name}', which is not etcd's"))
                 .object(data_dir.display())
-                .cause("the path may be wrong")
-                .next("lifeboat restore … --data-dir DIR, with an empty directory or one of etcd"));
+                .cause("the path may be wrong: an empty directory is wanted, or a data directory of etcd")
+                .again());
         }
     }
     leftovers.sort();
@@ -81,8 +82,8 @@ fn refuse_if_open(data_dir: &Path) -> Outcome<()> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::failed("the target is in use: etcd has this database open")
             .object(database.display())
-            .cause("etcd is still running on this data directory")
-            .next("systemctl stop etcd (kubeadm: move etcd.yaml out of /etc/kubernetes/manifests), then the same restore again")),
+            .cause("stop etcd first: systemctl stop etcd; with kubeadm, move etcd.yaml out of /etc/kubernetes/manifests")
+            .again()),
         Err(error) => {
             Err(Failure::failed(format!("it cannot be found out whether etcd runs on the target: {error}")).object(database.display()))
         }
@@ -153,7 +154,8 @@ impl Site {
         let failed = |error: io::Error| {
             Failure::failed(format!("the restored data cannot be put in place: {error}"))
                 .object(member.display())
-                .next(format!("the old state is untouched, the restored one is complete in {}", built.display()))
+                .cause(format!("the old state is untouched, the restored one is complete in {}", built.display()))
+                .again()
         };
         if !replace {
             disk::rename_no_replace(&built, &member).map_err(failed)?;
@@ -171,7 +173,7 @@ impl Site {
         disk::rename_no_replace(&built, &self.before).and_then(|()| disk::sync_dir(&self.data_dir)).map_err(|error| {
             Failure::failed(format!("the restored data is in place, but the old data could not be given its name: {error}"))
                 .object(self.before.display())
-                .next(format!("mv {} {}", built.display(), self.before.display()))
+                .next(["mv", &built.to_string_lossy(), &self.before.to_string_lossy()])
         })?;
         let before = self.before.clone();
         self.remove_site();
@@ -179,15 +181,15 @@ impl Site {
     }
 
     fn cannot_exchange(&self, member: &Path) -> Failure {
+        let rename = |from: &Path, to: &Path| line(["mv", "-T", &from.to_string_lossy(), &to.to_string_lossy()]);
+        let by_hand = format!("{} && {}", rename(member, &self.before), rename(&self.member(), member));
         Failure::failed("this filesystem cannot exchange two directories in one step, so nothing was replaced")
             .object(member.display())
-            .cause("renameat2 EXCHANGE is not supported there (ext4, xfs, btrfs and tmpfs have it)")
-            .next(format!(
-                "with etcd stopped and kept from starting: mv {0} {1} && mv {2} {0}",
-                member.display(),
-                self.before.display(),
-                self.member().display()
-            ))
+            .cause(
+                "renameat2 EXCHANGE is not supported there (ext4, xfs, btrfs and tmpfs have it); the restored data is complete: \
+                 two renames put it in place, while etcd is kept from starting between them",
+            )
+            .next(["sh", "-c", &by_hand])
     }
 
     fn remove_site(&self) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use bbolt::ReadAt;
 use ring::digest::{Context, SHA256};
 
-use super::{SAVE_ANEW, STEP};
+use super::{ANOTHER, STEP};
 use crate::failure::{Code, Failure};
 
 /// What comparing a file's content with its trailer showed.
@@ -44,11 +44,11 @@ pub(super) fn mismatch(path: &Path, trailer: &[u8; 32], computed: &[u8; 32]) -> 
     Failure::new(Code::Unproven, "the snapshot file is not what the member sent")
         .object(path.display())
         .cause(format!(
-            "its SHA-256 trailer is {}, its content has {}: it was changed, cut or damaged after it was saved",
+            "its SHA-256 trailer is {}, its content has {}: it was changed, cut or damaged after it was saved; {ANOTHER}",
             hex(trailer),
             hex(computed)
         ))
-        .next(SAVE_ANEW)
+        .again()
 }
 
 /// Lower-case hexadecimal digits.

@@ -32,8 +32,8 @@ const STEP: usize = 1 << 20;
 /// Steps that may wait between two threads.
 const STEPS_WAITING: usize = 4;
 
-/// The command that makes a file in place of one that is of no use.
-const SAVE_ANEW: &str = "lifeboat snapshot save";
+/// What helps against a file that is of no use.
+const ANOTHER: &str = "put a whole copy of it there, or save another with 'lifeboat snapshot save'";
 
 /// A snapshot file, open for reading. While it is open no etcd can start on it.
 struct Opened {
@@ -58,7 +58,7 @@ impl Opened {
             return Err(Failure::failed("the file is in use: etcd has it open, and it changes while it is read")
                 .object(path.display())
                 .cause("this is the database of a running etcd; a snapshot of it is consistent")
-                .next(SAVE_ANEW));
+                .next(["lifeboat", "snapshot", "save"]));
         }
         let file = DatabaseFile::new(file).map_err(|error| unreadable(&error))?;
         let layout = SnapshotLayout::read(&file).map_err(|error| unreadable(&error))?;
@@ -68,7 +68,10 @@ impl Opened {
 
 /// The failure of a database whose content is not what etcd writes.
 fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(Code::Unproven, "the snapshot is not a sound etcd database").object(path.display()).cause(error).next(SAVE_ANEW)
+    Failure::new(Code::Unproven, "the snapshot is not a sound etcd database")
+        .object(path.display())
+        .cause(format!("{error}; {ANOTHER}"))
+        .again()
 }
 
 /// An error with the causes beneath it, in one line.

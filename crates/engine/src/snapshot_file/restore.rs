@@ -18,7 +18,7 @@ use etcd_store::{DatabaseFile, Inspection, Options, wal};
 use ring::digest::{Context, SHA256};
 
 use super::{Opened, STEP, STEPS_WAITING, chain, digest, unsound};
-use crate::failure::{AGAIN, Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::progress::Progress;
 use crate::restore::target::{Found, Site, survey};
 use crate::seal_pipeline::on_thread;
@@ -107,13 +107,12 @@ fn cluster(request: &RestoreRequest) -> Outcome<ClusterSpec> {
 
 /// Refuses a data directory that holds anything; what restores cut short left there is no content.
 fn check_data_dir(data_dir: &Path) -> Outcome<Vec<PathBuf>> {
-    let survey = survey(data_dir)
-        .map_err(|failure| Failure { next: Some(AGAIN.to_owned()), ..Failure::failed(failure.what).object(data_dir.display()) })?;
+    let survey = survey(data_dir).map_err(|failure| Failure { code: Code::Failed, ..failure })?;
     if survey.found == Found::Member {
         return Err(Failure::failed("the data directory is not empty: it holds a member of etcd")
             .object(data_dir.display())
             .cause("a snapshot is restored beside the old data, never over it: name another directory, or move the old data away")
-            .next(format!("mv {} {}", quoted(&data_dir.join("member")), quoted(&data_dir.join("member.before-restore")))));
+            .next(["mv", &data_dir.join("member").to_string_lossy(), &data_dir.join("member.before-restore").to_string_lossy()]));
     }
     Ok(survey.leftovers)
 }
@@ -144,17 +143,14 @@ fn check_wal_dir(request: &RestoreRequest) -> Outcome<Option<PathBuf>> {
 fn open(request: &RestoreRequest) -> Outcome<Opened> {
     let opened = Opened::open(&request.snapshot)?;
     if opened.layout.trailer.is_none() && !request.skip_hash_check {
+        // A file that was cut shows it here already; to take it without its trailer would not help.
+        Database::open(&opened.file).map_err(|error| unsound(&request.snapshot, &chain(&error)))?;
         return Err(Failure::failed("the snapshot has no SHA-256 trailer, so nobody knows whether it is whole")
             .object(request.snapshot.display())
             .cause("it was copied from a data directory, or it was cut; --skip-hash-check takes it as it is")
-            .next(format!("{AGAIN} --skip-hash-check")));
+            .again_with(["--skip-hash-check"]));
     }
     Ok(opened)
-}
-
-/// A path as a POSIX shell takes it.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
 /// What was begun, until it is put in place. Whoever takes it out decides what becomes of it.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::digest::hex;
 use super::temporary::Temporary;
 use super::{STEP, STEPS_WAITING, chain, prove};
-use crate::failure::{AGAIN, Code, Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::source::{SourceOptions, connect_options};
@@ -246,7 +246,7 @@ fn settle(file: disk::File, path: &Path, check: bool) -> Outcome<()> {
         Failure::new(Code::Unproven, "the member's database is damaged; nothing was saved")
             .object(path.display())
             .cause(format!("{}; take another member's snapshot, or keep this one as it is with --no-check", chain(&error)))
-            .next(format!("{AGAIN} --no-check"))
+            .again_with(["--no-check"])
     })?;
     match synced {
         Ok(synced) => synced.map_err(cannot),

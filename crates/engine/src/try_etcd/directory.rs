@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::failure::{AGAIN, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 
 /// What the names of these directories begin with.
 const PREFIX: &str = "try-";
@@ -36,7 +36,7 @@ impl Directory {
             )
             .object(base.display())
             .cause("a directory that you name with --dir is taken as it is")
-            .next(format!("{AGAIN} --dir {}", base.display())));
+            .again_with(["--dir", &base.to_string_lossy()]));
         }
         let path = base.join(disk::temp_name().replacen(disk::TEMP_PREFIX, PREFIX, 1));
         disk::create_dir(&path, 0o700).map_err(|error| failed("the directory for scratch data cannot be made", &error))?;
@@ -75,7 +75,7 @@ impl Directory {
             Failure::failed(format!("the scratch data could not be removed: {error}"))
                 .object(self.path.display())
                 .cause("it holds the cluster's data in the clear")
-                .next(format!("rm -r {}", self.path.display()))
+                .next(["rm", "-r", &self.path.to_string_lossy()])
         })
     }
 }

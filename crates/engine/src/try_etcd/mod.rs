@@ -192,8 +192,15 @@ async fn prove(client: &Client, restored: &restore::Report, size: u64, request: 
         Failure::new(Code::Unproven, "the booted etcd does not hold what the backup's manifest states")
             .object(&restored.id)
             .cause(cause)
-            .next(format!("lifeboat verify {} --repo {} --cluster {} --deep -i IDENTITY", restored.id, request.place.url, restored.cluster))
+            .next(deep(request, restored))
     })
+}
+
+/// The command that looks at the backup itself.
+fn deep(request: &Request, restored: &restore::Report) -> Vec<String> {
+    let mut command = request.place.command(&["verify", &restored.id, "--deep", "--cluster", &restored.cluster]);
+    command.extend(request.identities.iter().flat_map(|path| ["-i".to_owned(), path.to_string_lossy().into_owned()]));
+    command
 }
 
 /// Compares two hashes of one revision. An error says that they are comparable and differ.

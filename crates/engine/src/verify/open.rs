@@ -13,7 +13,7 @@ use vault::seal::decode::check_table;
 use vault::seal::{FrameDecoder, Identities, SealError, Unsealer};
 
 use super::scan::Blocks;
-use crate::failure::{AGAIN, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::limits::{FRAMES_PER_FETCH, SPOOL_BLOCK};
 use crate::spool::{Spool, SpoolOptions};
 
@@ -98,7 +98,7 @@ pub(super) fn open(plan: &Plan, mut blocks: Blocks) -> Outcome<Opened> {
     match decode(plan, &unsealer, &mut window, &mut blocks) {
         Ok(contents) => Ok(Opened::File(contents)),
         Err(Stop::Seal(error)) => Ok(judge(&error, Some(&unsealer))),
-        Err(Stop::Here(failure)) => Err(failure.next(format!("{AGAIN} --spool-dir DIR"))),
+        Err(Stop::Here(failure)) => Err(failure.again()),
         Err(Stop::Cut) => Ok(cut()),
     }
 }

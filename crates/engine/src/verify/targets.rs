@@ -96,7 +96,7 @@ pub fn lost(catalog: &Catalog, text: &str, place: &PlaceOptions) -> Option<Failu
         Failure::new(Code::Unproven, format!("the manifest of backup {id} cannot be read"))
             .object(first.place())
             .cause(&first.what)
-            .next(format!("lifeboat verify {} --read --repo {} --cluster {}", id.suffix(), place.url, catalog.cluster)),
+            .next(place.cluster_command(&["verify", id.suffix(), "--read"], &catalog.cluster)),
     )
 }
 

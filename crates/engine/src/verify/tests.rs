@@ -29,6 +29,7 @@ fn report(checked: Vec<Checked>) -> Report {
         checked,
         problems: Vec::new(),
         warnings: Vec::new(),
+        place: PlaceOptions { url: "file:///r".to_owned(), ..PlaceOptions::default() },
         recipients: vec!["0a1b".to_owned()],
     }
 }
@@ -65,7 +66,7 @@ fn damage_beats_a_dispute_which_beats_a_missing_key() {
     assert!(failure.code == Code::Unproven && failure.what.contains("dispute"));
     let failure = report(vec![locked, disputed, damaged(Rung::Read)]).failure().unwrap();
     assert_eq!(failure.object.as_deref(), Some("prod/snapshots/x/db.zst.age, bytes 8 to 16"));
-    assert_eq!(failure.next.as_deref(), Some("lifeboat list --repo file:///r --cluster prod"));
+    assert_eq!(failure.next.map(|next| next.to_string()).as_deref(), Some("lifeboat list --repo file:///r --cluster prod"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) fn run(global: &GlobalArgs, args: &Args, path: &Path) -> Outcome<Code
         return Err(Failure::usage("there is a configuration already, and it says otherwise; nothing was changed")
             .object(path.display())
             .cause(otherwise.join("; "))
-            .next(format!("lifeboat config show --config {}", engine::init::kit::word(&path.to_string_lossy()))));
+            .next(["lifeboat", "config", "show", "--config", &path.to_string_lossy()]));
     }
     let (mut lines, mut warnings) = (vec![("config", format!("{} was there, and is not changed", path.display()))], Vec::new());
     for name in config.clusters.keys() {
@@ -120,7 +120,7 @@ fn kit(config: &Config, repositories: &[(Store, Option<String>)]) -> Outcome<Kit
     let (store, id) = repositories.iter().find_map(|(store, id)| Some((store, id.clone()?))).ok_or_else(|| {
         Failure::new(Code::NoRepository, "the kit names the repository, and none was found")
             .cause("no store of the configuration holds one yet")
-            .next("lifeboat backup")
+            .next(["lifeboat", "backup"])
     })?;
     Ok(Kit::of(config, store, id, keys::recipients(&config.keys.recipients)?))
 }

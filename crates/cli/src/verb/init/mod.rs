@@ -11,6 +11,7 @@ use engine::init::keys::{self, Fresh, Kept};
 use engine::init::kit::Kit;
 use engine::init::store::{self, Prepared, Tenant};
 use engine::init::{check_directory, check_writable, cluster, here, name};
+use engine::limits::IDENTITY;
 use engine::place::PlaceOptions;
 use engine::source::SourceOptions;
 use engine::{Code, Failure, Outcome};
@@ -135,15 +136,15 @@ struct Asked {
 }
 
 fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
-    let missing = |what: &str, cause: &str, flag: &str| {
+    let missing = |what: &str, cause: &str, flag: [&str; 2]| {
         let cause = format!("{cause}, and there is no terminal to ask at; nothing was done");
-        Err(Failure::usage(what).cause(cause).next(format!("{} {flag}", engine::failure::AGAIN)))
+        Err(Failure::usage(what).cause(cause).again_with(flag))
     };
     if args.repo.is_none() && person.is_none() {
         return missing(
             "no place for backups is named",
             "name one with --repo file:///path or s3://bucket/prefix",
-            "--repo file:///var/backups/lifeboat",
+            ["--repo", "file:///var/backups/lifeboat"],
         );
     }
     let recipients = args.recipients()?;
@@ -151,7 +152,7 @@ fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
         return missing(
             "nobody is named who could open the backups",
             "give --identity-out FILE for a new recovery identity, or --recipient age1… for one that you have",
-            "--identity-out identity.txt",
+            ["--identity-out", IDENTITY],
         );
     }
     let signing = match &args.signing_out {
@@ -259,7 +260,7 @@ fn say(global: &GlobalArgs, text: &str) {
 
 /// ` --config FILE` where it was said, for the commands that are shown.
 pub(crate) fn config_flag(global: &GlobalArgs) -> String {
-    global.config.as_ref().map(|path| format!(" --config {}", engine::init::kit::word(&path.to_string_lossy()))).unwrap_or_default()
+    global.config.as_ref().map(|path| format!(" --config {}", engine::next::quoted(&path.to_string_lossy()))).unwrap_or_default()
 }
 
 fn describe(found: &cluster::Found) -> String {

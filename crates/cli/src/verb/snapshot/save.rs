@@ -126,7 +126,7 @@ fn standard_output() -> Outcome<Target> {
     if stdout.is_terminal() {
         return Err(Failure::usage("a snapshot is not written to a terminal")
             .cause("'-' is for a pipe or a redirection")
-            .next("lifeboat snapshot save"));
+            .next(["lifeboat", "snapshot", "save"]));
     }
     // Past the standard library's buffer, which would look for line ends.
     let out =
