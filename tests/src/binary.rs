@@ -45,8 +45,34 @@ impl Lifeboat {
     /// A run with these arguments. The environment holds `PATH` and the user's directories, and nothing else: no `LIFEBOAT_*`, `ETCDCTL_*`, `AWS_*`.
     #[must_use]
     pub fn cmd<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Run {
+        let run = self.environment(Run::new(&self.binary));
+        match std::env::var_os("PATH") {
+            Some(path) => run.env("PATH", path),
+            None => run,
+        }
+        .args(args)
+    }
+
+    /// A line for a shell in which `lifeboat` is the binary under test, in the same environment as [`Lifeboat::cmd`].
+    #[must_use]
+    pub fn shell(&self, line: &str) -> Run {
+        let bin = self.home.path().join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        let name = bin.join("lifeboat");
+        if !name.exists() {
+            std::os::unix::fs::symlink(&self.binary, &name).unwrap();
+        }
+        let mut path = bin.into_os_string();
+        if let Some(more) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(more);
+        }
+        self.environment(Run::new("/bin/sh")).env("PATH", path).args(["-c", line])
+    }
+
+    fn environment(&self, run: Run) -> Run {
         let home = self.home.path();
-        let mut run = Run::new(&self.binary).clear_env().dir(home).env("HOME", home).env("RUST_BACKTRACE", "1").env("TZ", "UTC");
+        let mut run = run.clear_env().dir(home).env("HOME", home).env("RUST_BACKTRACE", "1").env("TZ", "UTC");
         for (variable, name) in [
             ("XDG_CONFIG_HOME", ".config"),
             ("XDG_STATE_HOME", ".local/state"),
@@ -59,10 +85,7 @@ impl Lifeboat {
             std::fs::create_dir_all(&dir).unwrap();
             run = run.env(variable, dir);
         }
-        if let Some(path) = std::env::var_os("PATH") {
-            run = run.env("PATH", path);
-        }
-        run.args(args)
+        run
     }
 
     /// Runs with these arguments.

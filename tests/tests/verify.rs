@@ -238,7 +238,7 @@ fn the_wrong_identity_is_told_from_damage() {
     on_one_version("the_wrong_identity_is_told_from_damage", |etcd| async move {
         let bench = Bench::new(etcd).await;
         let none = bench.verify(&["--deep"]).run().exit(12);
-        assert!(error(&none)["next"].as_str().unwrap().ends_with("-i IDENTITY") && bench.marks().is_empty(), "{none}");
+        assert!(error(&none)["next"].as_str().unwrap().ends_with("-i identity.txt") && bench.marks().is_empty(), "{none}");
 
         let (secret, _) = vault::seal::recipients::generate_identity();
         let other = bench.job.dir().join("other.txt");
