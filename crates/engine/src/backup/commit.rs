@@ -158,7 +158,7 @@ fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
             Failure::new(Code::StoreUnreachable, "the store took the backup's manifest or not: it does not say, and cannot be asked")
                 .object(key)
                 .cause(format!("{detail}; the backup may be there, and then it is whole: look once the store answers again"))
-                .next(format!("lifeboat list --repo {} --cluster {}", context.request.place.url, context.cluster))
+                .next(["lifeboat", "list", "--repo", &context.request.place.url, "--cluster", &context.cluster.to_string()])
         }
         error => context.failure("the backup cannot be committed", error),
     }
