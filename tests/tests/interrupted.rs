@@ -44,8 +44,8 @@ fn a_backup_ended_by_a_signal_leaves_nothing_listed() {
             let finished = job.backup_cmd(&cluster.client_flags()).signal_after(Duration::from_millis(delay), signal).run();
             let ended = finished.code() == Some(0);
             if !ended {
-                assert_eq!(finished.code(), code, "{finished}");
-                assert!(code.is_some() || finished.status.signal() == Some(9), "{finished}");
+                // A signal that comes before the program is up ends it as any program.
+                assert!(finished.code() == code || finished.status.signal() == Some(signal.as_raw()), "{finished}");
             }
             let after = job.list();
             assert!(after.len() == before || (after.len() == before + 1), "{} and {before}", after.len());

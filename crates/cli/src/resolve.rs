@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::config::{self, Config, Etcd};
+use engine::lease::Mode;
 use engine::place::PlaceOptions;
 use engine::source::SourceOptions;
 use engine::spool::SpoolOptions;
@@ -175,6 +176,12 @@ impl Resolved {
     pub(crate) fn hashkv_budget(&self) -> Option<String> {
         let section = self.section.as_ref().and_then(|section| section.hashkv_budget.clone());
         section.or_else(|| self.config.as_ref()?.defaults.hashkv_budget.clone())
+    }
+
+    /// Whether a backup takes the lease of the repository.
+    pub(crate) fn lease(&self) -> Mode {
+        let section = self.section.as_ref().and_then(|section| section.lease);
+        section.or_else(|| self.config.as_ref()?.defaults.lease).unwrap_or_default()
     }
 
     /// Where the spool goes.

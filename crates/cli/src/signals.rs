@@ -2,22 +2,35 @@
 
 use std::future::Future;
 
+use engine::limits::GOODBYE_WITHIN;
 use engine::{Code, Failure, Outcome};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs work on a fresh runtime until it ends or a signal asks to stop.
 pub(crate) fn run<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    run_then(work, async {})
+}
+
+/// As [`run`]; after a signal there is a moment for a goodbye.
+pub(crate) fn run_then<T>(work: impl Future<Output = Outcome<T>>, goodbye: impl Future<Output = ()>) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot be started: {error}")))?;
     let outcome = runtime.block_on(async {
-        let stopped = stopped();
+        let failure = tokio::select! {
+            // In this order: the work begins when signals are listened to.
+            biased;
+            failure = stopped() => failure,
+            outcome = work => return outcome,
+        };
+        // The work is dropped by now, and what it held is free. A second signal ends the goodbye too.
         tokio::select! {
-            outcome = work => outcome,
-            failure = stopped => Err(failure),
+            _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye) => {}
+            _ = stopped() => {}
         }
+        Err(failure)
     });
     // Threads that still hold a blocking call must not keep a stopped command alive.
     runtime.shutdown_background();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Outcome};
+use crate::lease::Mode;
 
 /// A configuration file larger than this is not one.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -94,6 +95,9 @@ pub struct Defaults {
     /// Time for all live HashKV questions of one backup: `2s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashkv_budget: Option<String>,
+    /// Whether the lease of the repository is taken while a backup runs: `auto` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Mode>,
 }
 
 /// One cluster: exactly one of `etcd` and `kubeadm`, and what differs from the defaults.
@@ -115,6 +119,9 @@ pub struct Cluster {
     /// Time for all live HashKV questions of one backup: `2s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hashkv_budget: Option<String>,
+    /// Whether the lease of the repository is taken while a backup runs: `auto` or `off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Mode>,
 }
 
 /// etcd by its client URLs.

@@ -20,6 +20,7 @@ pub mod fetch;
 pub mod init;
 pub mod judge;
 pub mod key_check;
+pub mod lease;
 pub mod limits;
 pub mod lineage;
 pub mod next;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Bytes of the database that one sealed frame holds, and the unit in which the stream is handed on. The vault's format fixes it.
 pub const FRAME: usize = 4 << 20;
 /// Plain bytes in one encrypted block of the spool. Small enough for single pages, large enough that the 16-byte tags do not count.
@@ -24,6 +26,12 @@ pub const HASHKV_SPEED_WARM: u64 = 1_000_000_000;
 pub const HASHKV_SPEED: u64 = 100_000_000;
 /// A writer commits within this time of its backup id, or gives up (design part 4): after that the pruner may take its objects for litter.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// How long a lease is held without being renewed: so long a backup of a host that died holds up others that insist on it.
+pub const LEASE_FOR: SignedDuration = SignedDuration::from_secs(180);
+/// How often a lease is renewed while work runs.
+pub const LEASE_RENEWED_EVERY: Duration = Duration::from_secs(60);
+/// How long a run that was told to end may take to give its lease back.
+pub const GOODBYE_WITHIN: Duration = Duration::from_secs(3);
 /// Frames that a worker of a restore fetches at a time.
 pub const FRAMES_PER_FETCH: usize = 2;
 /// Members of a cluster that are looked at, at most. etcd itself advises seven.

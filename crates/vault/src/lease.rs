@@ -56,6 +56,25 @@ pub enum Acquired {
     NotOffered(String),
 }
 
+/// Who asks for a lease, and what for.
+pub struct Claim<'a> {
+    /// Host and process, for people and to know one's own.
+    pub owner: &'a str,
+    /// What is to be done.
+    pub verb: &'a str,
+    /// Whether an owner is certainly gone, so that what it holds is nobody's. In doubt: no.
+    pub is_gone: &'a (dyn Fn(&str) -> bool + Sync),
+    /// Make sure that the store replaces an object only if nobody has changed it, at the price of one more request. A store that does not
+    /// would give the lease to everybody.
+    pub proven: bool,
+}
+
+impl std::fmt::Debug for Claim<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("owner", &self.owner).field("verb", &self.verb).finish_non_exhaustive()
+    }
+}
+
 /// A lease that was held is not any more.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,44 +120,65 @@ async fn read(store: &dyn Store, key: &str) -> Result<Option<(Option<String>, Op
     }
 }
 
-/// Takes the lease of `cluster` for `ttl` (at most an hour) if nobody else holds it; one's own is taken over.
+/// Takes the lease of `cluster` for `ttl` (at most an hour) if nobody else holds it; one's own, and that of somebody who is gone, is taken over.
 ///
 /// A damaged record counts as nobody's. Losing the race for it is [`Acquired::Busy`] with the winner.
 pub async fn acquire(
     store: &dyn Store,
     cluster: &ClusterName,
-    owner: &str,
-    verb: &str,
+    claim: &Claim<'_>,
     ttl: SignedDuration,
     now: Timestamp,
 ) -> Result<Acquired, LeaseError> {
     let key = Key::Lease(cluster.clone()).to_string();
     let found = match read(store, &key).await {
         Ok(found) => found,
-        Err(StoreError::Denied { detail, .. }) => return Ok(Acquired::NotOffered(detail)),
-        Err(error) => return Err(error.into()),
+        Err(error) => return refused(error.into()),
     };
     let (etag, record) = match found {
         Some((None, _)) => return Ok(Acquired::NotOffered("the store gives no etags".to_owned())),
         Some((etag, record)) => (etag, record.filter(|record| record.cluster == *cluster)),
         None => (None, None),
     };
-    let owner = plain_text(owner);
+    let owner = plain_text(claim.owner);
     match record {
-        Some(record) if record.owner != owner && in_force(&record, now) => return Ok(Acquired::Busy(record)),
+        Some(record) if record.owner != owner && in_force(&record, now) && !(claim.is_gone)(&record.owner) => {
+            return Ok(Acquired::Busy(record));
+        }
         _ => {}
     }
     let generation = record.map_or(1, |record| record.generation.saturating_add(1));
     let (acquired, expires) = (now, expiry(now, ttl));
-    let wanted = LeaseRecord { cluster: cluster.clone(), owner, generation, verb: plain_text(verb), acquired, expires, released: false };
+    let wanted =
+        LeaseRecord { cluster: cluster.clone(), owner, generation, verb: plain_text(claim.verb), acquired, expires, released: false };
     match replace(store, &key, wanted, etag.as_deref()).await {
+        Ok(lease) if claim.proven => prove(store, &key, lease, etag.as_deref()).await,
         Ok(lease) => Ok(Acquired::Held(lease)),
         Err(LeaseError::Lost { .. }) => match read(store, &key).await? {
             Some((_, Some(winner))) => Ok(Acquired::Busy(winner)),
             _ => Err(LeaseError::Lost { cluster: cluster.clone() }),
         },
-        Err(LeaseError::Store(StoreError::Denied { detail, .. })) => Ok(Acquired::NotOffered(detail)),
-        Err(error) => Err(error),
+        Err(error) => refused(error),
+    }
+}
+
+/// Access denied, or a request that the store does not know: there are no leases here. Not so when it cannot be reached.
+fn refused(error: LeaseError) -> Result<Acquired, LeaseError> {
+    match error {
+        LeaseError::Store(StoreError::Denied { detail, .. } | StoreError::Other { detail, .. }) => Ok(Acquired::NotOffered(detail)),
+        error => Err(error),
+    }
+}
+
+/// Tries to replace the lease once more as of the state before it was taken, which must fail.
+async fn prove(store: &dyn Store, key: &str, lease: Lease, before: Option<&str>) -> Result<Acquired, LeaseError> {
+    // Other bytes: a store's driver may take an object that holds what was to be written for a write that succeeded. And given back: where this
+    // gets through, nobody is held up by it.
+    let other = LeaseRecord { released: true, ..lease.record.clone() };
+    match replace(store, key, other, before).await {
+        Err(LeaseError::Lost { .. }) => Ok(Acquired::Held(lease)),
+        Ok(_) => Ok(Acquired::NotOffered("the store replaces an object although somebody has changed it".to_owned())),
+        Err(error) => refused(error),
     }
 }
 
@@ -173,8 +213,14 @@ pub async fn release(store: &dyn Store, lease: Lease, now: Timestamp) -> Result<
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
     use super::*;
-    use crate::store::MemoryStore;
+    use crate::store::fault::{Fault, FaultKind, FaultStore, Op};
+    use crate::store::{MemoryStore, ObjectInfo, Upload};
 
     const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -183,7 +229,8 @@ mod tests {
     }
 
     async fn ask(store: &MemoryStore, owner: &str, second: i64) -> Acquired {
-        acquire(store, &"prod".parse().unwrap(), owner, "backup", MINUTE, at(second)).await.unwrap()
+        let claim = Claim { owner, verb: "backup", is_gone: &|owner| owner == "gone", proven: true };
+        acquire(store, &"prod".parse().unwrap(), &claim, MINUTE, at(second)).await.unwrap()
     }
 
     fn held(acquired: Acquired) -> Lease {
@@ -221,6 +268,81 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_lease_of_one_who_is_gone_is_taken_over() {
+        let store = MemoryStore::new();
+        held(ask(&store, "gone", 0).await);
+        assert_eq!(held(ask(&store, "b", 1).await).record().generation, 2);
+        assert!(matches!(ask(&store, "c", 2).await, Acquired::Busy(record) if record.owner == "b"));
+    }
+
+    /// Where nothing is replaced, or everything, there are no leases, and that is no error.
+    #[tokio::test]
+    async fn stores_without_conditions_offer_no_lease() {
+        let claim = |proven| Claim { owner: "a", verb: "backup", is_gone: &|_| false, proven };
+        let cluster: ClusterName = "prod".parse().unwrap();
+        let denying = FaultStore::new(Arc::new(MemoryStore::new()));
+        denying.inject(Fault::new(FaultKind::Deny).on(Op::Replace));
+        let acquired = acquire(&denying, &cluster, &claim(false), MINUTE, at(0)).await.unwrap();
+        assert!(matches!(acquired, Acquired::NotOffered(_)), "{acquired:?}");
+        let careless = Careless(MemoryStore::new());
+        held(acquire(&careless, &cluster, &claim(false), MINUTE, at(0)).await.unwrap());
+        let acquired = acquire(&careless, &cluster, &claim(true), MINUTE, at(1)).await.unwrap();
+        assert!(matches!(&acquired, Acquired::NotOffered(why) if why.contains("somebody has changed it")), "{acquired:?}");
+        let silent = FaultStore::new(Arc::new(MemoryStore::new()));
+        silent.inject(Fault::new(FaultKind::FailBefore));
+        let error = acquire(&silent, &cluster, &claim(false), MINUTE, at(0)).await.unwrap_err();
+        assert!(matches!(error, LeaseError::Store(StoreError::Unreachable { .. })), "{error}");
+    }
+
+    /// Replaces whatever the etag is, as some compatible stores do.
+    #[derive(Debug)]
+    struct Careless(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl Store for Careless {
+        fn root(&self) -> &str {
+            self.0.root()
+        }
+
+        async fn create(&self, key: &str, bytes: Bytes) -> Result<ObjectInfo, StoreError> {
+            self.0.create(key, bytes).await
+        }
+
+        async fn replace(&self, key: &str, bytes: Bytes, _etag: Option<&str>) -> Result<ObjectInfo, StoreError> {
+            self.0.overwrite(key, bytes);
+            self.0.head(key).await
+        }
+
+        async fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.0.delete(key).await
+        }
+
+        async fn upload(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
+            self.0.upload(key).await
+        }
+
+        async fn get(&self, key: &str, limit: u64) -> Result<(ObjectInfo, Bytes), StoreError> {
+            self.0.get(key, limit).await
+        }
+
+        async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+            self.0.get_range(key, range).await
+        }
+
+        async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
+            self.0.head(key).await
+        }
+
+        async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+            self.0.list(prefix).await
+        }
+
+        async fn list_shallow(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>), StoreError> {
+            self.0.list_shallow(prefix).await
+        }
+    }
+
+    #[tokio::test]
     async fn damage_and_mad_clocks_lock_nobody_out() {
         let store = MemoryStore::new();
         store.overwrite("prod/lease.json", &b"junk"[..]);
@@ -233,7 +355,8 @@ mod tests {
     #[tokio::test]
     async fn a_record_of_another_cluster_is_nobodys() {
         let store = MemoryStore::new();
-        held(acquire(&store, &"other".parse().unwrap(), "a", "backup", MINUTE, at(0)).await.unwrap());
+        let claim = Claim { owner: "a", verb: "backup", is_gone: &|_| false, proven: false };
+        held(acquire(&store, &"other".parse().unwrap(), &claim, MINUTE, at(0)).await.unwrap());
         let (_, moved) = store.get("other/lease.json", 1 << 16).await.unwrap();
         store.overwrite("prod/lease.json", moved);
         held(ask(&store, "b", 1).await);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use engine::backup::{Committed, Report, Request, verdict_word};
 use engine::choice::Wish;
+use engine::lease::{Holder, Mode};
 use engine::limits::{HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
 use engine::{Code, Failure, Outcome};
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     // No environment variable: leaving backups open is decided for one run, by a person who looks.
     #[arg(long)]
     no_encrypt: bool,
+    /// Do nothing while somebody else backs the same cluster up into this repository (exit 11)
+    #[arg(long, env = "LIFEBOAT_REQUIRE_LEASE")]
+    require_lease: bool,
     /// Fail unless every member answers and is healthy
     #[arg(long, env = "LIFEBOAT_REQUIRE_HEALTHY")]
     require_healthy: bool,
@@ -73,7 +77,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
     let request = request(global, args)?;
     let teller = std::sync::Arc::new(Teller::new(global));
-    let report = signals::run(engine::backup::run(request, teller))?;
+    let holder = Holder::default();
+    let report = signals::run_then(engine::backup::run(request, &holder, teller), holder.release())?;
     let format = global.format();
     match format {
         Format::Table | Format::Simple => output::print(&table(&report, dry_run)),
@@ -106,6 +111,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         hashkv_budget: budget.map_or(Ok(HASHKV_BUDGET), |text| engine::config::duration(&text))?,
         gentle: args.gentle,
         read_back: args.read_back == ReadBack::Full,
+        lease: if args.require_lease { Mode::Required } else { resolved.lease() },
         dry_run: args.dry_run,
         cache: engine::cache::default_directory(),
         cluster: resolved.cluster,

@@ -23,7 +23,7 @@ use crate::args::GlobalArgs;
 #[derive(Parser, Debug)]
 #[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 10 no repository, 12 no key opens it,\n13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable, 31 store unreachable."
+    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
 )]
 pub(crate) struct Lifeboat {
     #[command(flatten)]

@@ -15,6 +15,7 @@ use vault::name::{ClusterName, Tag};
 
 use crate::choice::Wish;
 use crate::failure::Code;
+use crate::lease;
 use crate::place::PlaceOptions;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
@@ -52,6 +53,8 @@ pub struct Request {
     pub gentle: bool,
     /// Read the stored object back in full before it is committed.
     pub read_back: bool,
+    /// Whether the lease of the cluster is taken meanwhile.
+    pub lease: lease::Mode,
     /// Plan only.
     pub dry_run: bool,
     /// Where this host keeps what it remembers of the last backup.

@@ -17,6 +17,7 @@ use super::{Committed, PlannedMember, Report, Request, prove};
 use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
 use crate::judge::{Judgement, Testimony, Verdict};
+use crate::lease::Holder;
 use crate::limits::IDENTITY;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
@@ -72,8 +73,18 @@ impl Keys {
     }
 }
 
-/// Backs a cluster up.
-pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Report> {
+/// Backs a cluster up. `holder` gets the lease, and has it still when this is dropped: release it then.
+pub async fn run(request: Request, holder: &Holder, progress: Arc<dyn Progress>) -> Outcome<Report> {
+    let work = back_up(request, holder, Arc::clone(&progress));
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        never = holder.keep(progress.as_ref()) => match never {},
+    };
+    holder.release().await;
+    outcome
+}
+
+async fn back_up(request: Request, holder: &Holder, progress: Arc<dyn Progress>) -> Outcome<Report> {
     let keys = Keys::of(&request)?;
     let source = Source::connect(&request.source).await?;
     say_source(&request, &source, progress.as_ref());
@@ -90,6 +101,9 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
     if request.dry_run {
         let place = request.place.clone();
         return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, warnings: Vec::new(), next: None });
+    }
+    if let Some(word) = holder.take(repository.store(), &cluster, "backup", request.lease).await? {
+        progress.say(&format!("note: {word}"));
     }
     let context = Context { keys, request: &request, repository: &repository, source: &source, cluster: cluster.clone(), catalog, opening };
     let (committed, majority) = take_all(&context, &choices, &mut remarks, &progress).await?;

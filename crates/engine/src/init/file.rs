@@ -77,7 +77,7 @@ impl Draft {
         );
         let _ = writeln!(text, "  stores: [{STORE}]");
         text.push_str(
-            "  # Time for asking members for HashKV, all together; the question holds up a member's writes.\n  # hashkv_budget: 2s\n\n",
+            "  # Time for asking members for HashKV, all together; the question holds up a member's writes.\n  # hashkv_budget: 2s\n  # A note in the store says who backs a cluster up now; hosts that see it say so. `off`: no note.\n  # lease: auto\n\n",
         );
         self.cluster(&mut text);
         text

@@ -45,6 +45,8 @@ pub(super) fn map(key: &str, root: &str, error: Error) -> StoreError {
         "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" | "ThrottlingException" | "TooManyRequests" => {
             StoreError::Unreachable { key: shown, detail: said(code, &text) }
         }
+        // Answered with 501, and yet the server is well: it does not do this.
+        "NotImplemented" => StoreError::Other { key: shown, detail: said(code, &text) },
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "TemporaryRedirect" => {
             StoreError::Other { key: shown, detail: wrong_region(code, &text) }
         }
@@ -164,6 +166,8 @@ mod tests {
         assert!(matches!(of("SignatureDoesNotMatch"), StoreError::Denied { .. }));
         assert!(matches!(of("SlowDown"), StoreError::Unreachable { .. }));
         assert!(matches!(of("InvalidRange"), StoreError::Corrupt { .. }));
+        let not_done = map("k", "r", generic("501 Not Implemented: <Error><Code>NotImplemented</Code><Message>no</Message></Error>"));
+        assert!(matches!(not_done, StoreError::Other { detail, .. } if detail == "NotImplemented: no"));
         assert!(matches!(of("QuotaExceeded"), StoreError::Full { .. }));
         assert!(matches!(of("AuthorizationHeaderMalformed"), StoreError::Other { detail, .. } if detail.ends_with("region eu-west-9")));
         assert!(matches!(of("Unheard"), StoreError::Other { detail, .. } if detail.starts_with("Unheard: words")));
