@@ -137,6 +137,15 @@ etcd_matrix! {
     }
 }
 
+/// Whoever begins with any other verb is sent to `init`, not from one missing flag to the next.
+#[test]
+fn whoever_has_set_nothing_up_is_sent_here() {
+    for words in [&["backup"][..], &["list"], &["verify"], &["show", "latest"]] {
+        let refused = Place::new().cmd(words).run().exit(2);
+        assert!(refused.err().trim_end().ends_with("next:   lifeboat init"), "{refused}");
+    }
+}
+
 /// What is wrong is refused with its cause, before anything is made.
 #[test]
 fn wrong_inputs_change_nothing() {

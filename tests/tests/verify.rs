@@ -133,6 +133,17 @@ etcd_matrix! {
         let table = bench.job.cmd("verify").run().ok().out();
         assert!(table.contains("stored passed"), "{table}");
     }
+
+    /// A misspelt cluster is said to be one, by every verb that reads, with the names there are; the printed command works.
+    async fn a_misspelt_cluster_is_not_an_empty_one(etcd: EtcdVersion) {
+        let bench = Bench::new(etcd).await;
+        for verb in [&["list"][..], &["show", "latest"], &["verify"], &["lineage", "list"]] {
+            let done = bench.job.lifeboat.cmd(verb).args(["--repo", bench.job.url(), "--cluster", "pord", "-o", "json"]).run().exit(13);
+            let said = error(&done);
+            assert!(said["cause"].as_str().unwrap().contains("'prod'"), "{said}");
+            drop(bench.job.lifeboat.shell(said["next"].as_str().unwrap()).run().ok());
+        }
+    }
 }
 
 /// A test on the version most clusters run.

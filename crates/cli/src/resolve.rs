@@ -61,6 +61,11 @@ impl Resolved {
         Ok(Self { config, cluster, section })
     }
 
+    /// Whether the cluster has a section in the configuration: such a one is no slip of the pen, though the store holds nothing of it yet.
+    pub(crate) fn is_configured(&self) -> bool {
+        self.section.is_some()
+    }
+
     /// Arguments and environment alone: for `init`, which makes the configuration, and for what has its own etcd.
     pub(crate) fn without_configuration() -> Self {
         Self { config: None, cluster: None, section: None }

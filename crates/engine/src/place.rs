@@ -146,6 +146,23 @@ pub async fn catalog(repository: &Repository, options: &PlaceOptions, cluster: &
     repository.catalog(cluster).await.map_err(|error| failure(options, "the repository cannot be read", &error))
 }
 
+/// Reads everything that is known of a cluster that somebody named. One that the repository does not know, while it knows others, is a misspelt one.
+pub async fn known_catalog(repository: &Repository, options: &PlaceOptions, cluster: &ClusterName) -> Outcome<Catalog> {
+    let catalog = catalog(repository, options, cluster).await?;
+    if !catalog.backups.is_empty() || !catalog.problems.is_empty() {
+        return Ok(catalog);
+    }
+    let names = repository.clusters().await.map_err(|error| failure(options, "the repository cannot be listed", &error))?;
+    if names.is_empty() || names.contains(cluster) {
+        return Ok(catalog);
+    }
+    let held: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    Err(Failure::new(Code::WrongCluster, format!("the repository knows no cluster '{cluster}'"))
+        .object(&options.url)
+        .cause(format!("it holds backups of {}", held.join(", ")))
+        .again_with(["--cluster", names[0].as_str()]))
+}
+
 /// Reads a signing key.
 pub fn signing_key(path: &Path) -> Outcome<SigningKey> {
     let failed = |cause: &dyn std::fmt::Display| Failure::usage("the signing key cannot be read").object(path.display()).cause(cause);

@@ -156,6 +156,6 @@ impl std::fmt::Debug for Found {
 pub async fn load(options: &PlaceOptions, cluster: Option<&vault::name::ClusterName>) -> Outcome<Found> {
     let repository = place::open(options).await?;
     let cluster = place::cluster(&repository, options, cluster).await?;
-    let catalog = place::catalog(&repository, options, &cluster).await?;
+    let catalog = place::known_catalog(&repository, options, &cluster).await?;
     Ok(Found { repository, catalog })
 }

@@ -89,6 +89,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
 
 fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    // Asked first: who has set nothing up at all is better served by `init` than by one answer after the other.
+    let place = resolved.place(&args.repository)?;
     let recipients = resolved.recipients(&args.seal.recipient, &args.seal.recipients_file)?;
     if recipients.is_empty() && !args.no_encrypt {
         return Err(Failure::usage("no recipient is named, so nobody could ever open the backup")
@@ -99,7 +101,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let budget = args.hashkv_budget.clone().or_else(|| resolved.hashkv_budget());
     Ok(Request {
         source: resolved.source(&args.source)?,
-        place: resolved.place(&args.repository)?,
+        place,
         wish: Wish { member: args.member, require_healthy: args.require_healthy, degraded: args.degraded, last: None },
         tags: tags.map_err(|error| Failure::usage(format!("a tag is not sound: {error}")).again())?,
         extras: resolved.extras(&args.extra),

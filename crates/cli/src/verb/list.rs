@@ -25,7 +25,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let catalogs = signals::run(async {
         let repository = engine::place::open(&place).await?;
         let names = match &resolved.cluster {
-            Some(name) => vec![name.clone()],
+            Some(name) if resolved.is_configured() => vec![name.clone()],
+            Some(name) => return Ok(vec![engine::place::known_catalog(&repository, &place, name).await?]),
             None => {
                 repository.clusters().await.map_err(|error| engine::place::failure(&place, "the repository cannot be listed", &error))?
             }
