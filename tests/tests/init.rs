@@ -141,7 +141,7 @@ etcd_matrix! {
 #[test]
 fn whoever_has_set_nothing_up_is_sent_here() {
     for words in [&["backup"][..], &["list"], &["verify"], &["show", "latest"]] {
-        let refused = Place::new().cmd(words).run().exit(2);
+        let refused = Lifeboat::new().cmd(words).run().exit(2);
         assert!(refused.err().trim_end().ends_with("next:   lifeboat init"), "{refused}");
     }
 }
