@@ -35,6 +35,7 @@ pub mod random;
 pub mod run;
 pub mod s3;
 pub mod sampler;
+pub mod terminal;
 pub mod tls;
 pub mod workload;
 
@@ -47,5 +48,6 @@ pub use peers::{EtcdVersion, Peer, peer, peers, versions};
 pub use proxy::Proxy;
 pub use run::{Finished, Run, Running};
 pub use s3::S3Server;
+pub use terminal::at_terminal;
 pub use tls::TlsSet;
 pub use workload::{Applied, Workload};

@@ -113,6 +113,30 @@ pub(crate) struct IdentityArgs {
     /// File with age identities (repeatable)
     #[arg(short = 'i', long = "identity", value_name = "FILE", env = "LIFEBOAT_IDENTITY", help_heading = "Keys")]
     pub(crate) identity: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArgs,
+}
+
+/// A passphrase in the place of keys.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct PassphraseArgs {
+    /// A passphrase instead of a key, asked for at the terminal
+    // No environment variable: somebody would put the passphrase itself there, where other processes can read it.
+    #[arg(short = 'p', long, help_heading = "Keys")]
+    pub(crate) passphrase: bool,
+    /// File that holds the passphrase, in one line
+    #[arg(long, value_name = "FILE", env = "LIFEBOAT_PASSPHRASE_FILE", help_heading = "Keys")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Command (for sh) that prints the passphrase, in one line
+    #[arg(long, value_name = "COMMAND", env = "LIFEBOAT_PASSPHRASE_COMMAND", help_heading = "Keys")]
+    pub(crate) passphrase_command: Option<String>,
+}
+
+impl PassphraseArgs {
+    /// Whether a passphrase is meant at all.
+    pub(crate) fn is_given(&self) -> bool {
+        self.passphrase || self.passphrase_file.is_some() || self.passphrase_command.is_some()
+    }
 }
 
 /// Who can open what is written, and who signs it.
@@ -131,6 +155,8 @@ pub(crate) struct SealArgs {
     /// File with one age recipient per line (repeatable)
     #[arg(short = 'R', long = "recipients-file", value_name = "FILE", env = "LIFEBOAT_RECIPIENTS_FILE", help_heading = "Keys")]
     pub(crate) recipients_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) passphrase: PassphraseArgs,
     /// minisign secret key that signs the manifest; without one it is unsigned
     #[arg(long, value_name = "FILE", env = "LIFEBOAT_SIGNING_KEY", help_heading = "Keys")]
     pub(crate) signing_key: Option<PathBuf>,

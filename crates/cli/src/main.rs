@@ -4,6 +4,7 @@ mod again;
 mod args;
 mod consent;
 mod output;
+mod passphrase;
 mod progress;
 mod resolve;
 mod signals;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use engine::config::{self, Config, Etcd};
 use engine::lease::Mode;
+use engine::opening::Opening;
 use engine::place::PlaceOptions;
 use engine::source::SourceOptions;
 use engine::spool::SpoolOptions;
 use engine::{Failure, Outcome};
 
-use crate::args::{GlobalArgs, RepositoryArgs, SourceArgs, SpoolArgs};
-use crate::output;
+use crate::args::{GlobalArgs, IdentityArgs, RepositoryArgs, SourceArgs, SpoolArgs};
+use crate::{output, passphrase};
 
 /// The configuration in force: the one named, else the first that is there, else none.
 pub(crate) fn configuration(global: &GlobalArgs) -> Outcome<Option<(PathBuf, Config)>> {
@@ -137,9 +138,16 @@ impl Resolved {
         })
     }
 
-    /// Files with identities: those named, else the configured one.
-    pub(crate) fn identities(&self, named: &[PathBuf]) -> Vec<PathBuf> {
-        if named.is_empty() { self.config.iter().filter_map(|config| config.keys.identity_file.clone()).collect() } else { named.to_vec() }
+    /// What opens backups: the identity files named, and the passphrase; the configured file where none is named.
+    pub(crate) fn opening(&self, args: &IdentityArgs) -> Outcome<Opening> {
+        let passphrase = passphrase::given(&args.passphrase, false)?;
+        let mut identities = args.identity.clone();
+        if identities.is_empty() {
+            let configured = self.config.iter().filter_map(|config| config.keys.identity_file.clone());
+            // The passphrase may be the one of that file, or it may be what the file is not there for.
+            identities.extend(configured.filter(|file| passphrase.is_none() || file.exists()));
+        }
+        Ok(Opening { identities, passphrase, person: passphrase::person() })
     }
 
     /// Recipients as text: those named and those in the files named, else the configured ones.

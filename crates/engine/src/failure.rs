@@ -133,6 +133,12 @@ impl Failure {
         Self { next: Some(Box::new(Next::Again { without: vec![flag.to_owned()], with: Vec::new() })), ..self }
     }
 
+    /// Says that the same command is the next one, with these words in the place of this flag and its value.
+    #[must_use]
+    pub fn again_instead<W: AsRef<str>>(self, flag: &str, with: impl IntoIterator<Item = W>) -> Self {
+        Self { next: Some(Box::new(Next::Again { without: vec![flag.to_owned()], with: owned(with) })), ..self }
+    }
+
     /// Names the next command, word by word; nothing in it is quoted yet.
     #[must_use]
     pub fn next<W: AsRef<str>>(self, words: impl IntoIterator<Item = W>) -> Self {

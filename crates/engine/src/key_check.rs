@@ -12,6 +12,7 @@ use vault::seal::{Identities, RecipientFingerprint, SealError, Unsealer, unseal}
 use vault::sign::KeyId;
 
 use crate::failure::{Code, Outcome};
+use crate::opening::Opening;
 use crate::place::{self, PlaceOptions};
 
 /// What was found.
@@ -96,15 +97,10 @@ impl Checked {
 }
 
 /// Looks at one cluster, or at all of the repository.
-pub async fn run(
-    options: &PlaceOptions,
-    cluster: Option<&ClusterName>,
-    identities: &[PathBuf],
-    signing: Option<&Path>,
-) -> Outcome<Checked> {
+pub async fn run(options: &PlaceOptions, cluster: Option<&ClusterName>, opening: &Opening, signing: Option<&Path>) -> Outcome<Checked> {
     let signing = signing.map(|file| look_at_signing(options, file)).transpose()?;
-    let tried = !identities.is_empty();
-    let identities = place::identities(identities)?;
+    let tried = !opening.is_empty();
+    let identities = opening.read()?;
     let repository = place::open(options).await?;
     let names = match cluster {
         Some(name) => vec![name.clone()],

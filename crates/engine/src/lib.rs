@@ -24,6 +24,7 @@ pub mod lease;
 pub mod limits;
 pub mod lineage;
 pub mod next;
+pub mod opening;
 mod order;
 pub mod place;
 pub mod progress;

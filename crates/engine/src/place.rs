@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use vault::name::ClusterName;
 use vault::repository::{Catalog, Place, Repository, RepositoryError};
-use vault::seal::Identities;
 use vault::sign::{PublicKey, SigningKey, TrustedSigners};
 use vault::store::{Store, StoreOptions};
 
@@ -171,18 +170,6 @@ pub fn signing_key(path: &Path) -> Outcome<SigningKey> {
         _ => failed(&error).again(),
     })?;
     SigningKey::from_file_text(&text).map_err(|error| failed(&error).again())
-}
-
-/// Reads files with identities.
-pub fn identities(paths: &[PathBuf]) -> Outcome<Identities> {
-    let mut identities = Identities::new();
-    for path in paths {
-        let failed =
-            |cause: &dyn std::fmt::Display| Failure::usage("the identity cannot be read").object(path.display()).cause(cause).again();
-        let content = std::fs::read(path).map_err(|error| failed(&error))?;
-        identities.add_file(&path.display().to_string(), &content, vault::seal::NoCallbacks).map_err(|error| failed(&error))?;
-    }
-    Ok(identities)
 }
 
 /// A repository's error in words.

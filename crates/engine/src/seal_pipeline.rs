@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use vault::layers::Layers;
-use vault::seal::{CompressedFrame, FrameCompressor, NoCallbacks, Recipients, SealError, SealWriter, SealedObject};
+use vault::seal::{CompressedFrame, FrameCompressor, Recipients, SealError, SealWriter, SealedObject};
 use vault::store::Upload;
 
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::{MAX_WORKERS, SEALED_AHEAD};
+use crate::opening::Person;
 use crate::order::Order;
 use crate::store_failure;
 
@@ -30,6 +31,8 @@ pub struct SealPlan {
     pub recipients: Option<Arc<Recipients>>,
     /// Compression workers.
     pub workers: usize,
+    /// Who answers a plugin's questions.
+    pub person: Person,
 }
 
 impl std::fmt::Debug for SealPlan {
@@ -141,7 +144,7 @@ fn compress(feed: &Feed, order: &Order<CompressedFrame>, plan: &SealPlan) -> Out
 fn seal_in_order(order: &Order<CompressedFrame>, plan: &SealPlan, pieces: &mpsc::Sender<Bytes>) -> Outcome<SealedObject> {
     step_back();
     let failed = |error: SealError| seal_failure(&error);
-    let mut writer = SealWriter::new(plan.layers, plan.recipients.as_deref(), NoCallbacks).map_err(failed)?;
+    let mut writer = SealWriter::new(plan.layers, plan.recipients.as_deref(), plan.person).map_err(failed)?;
     let send = |piece: Bytes| pieces.blocking_send(piece).map_err(|_| Failure::failed("the upload ended before the snapshot was sealed"));
     while let Some(frame) = order.next() {
         writer.push(frame).map_err(failed)?;

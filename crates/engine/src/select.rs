@@ -11,9 +11,8 @@ use std::sync::Arc;
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::fetch::{self, Content, Frames, Object};
-use crate::limits::IDENTITY;
 use crate::place::{PlaceOptions, Which};
-use crate::{place, store_failure};
+use crate::{opening, place, store_failure};
 
 /// Finds the backup that is meant.
 pub fn find<'a>(catalog: &'a Catalog, which: &Which, options: &PlaceOptions) -> Outcome<Resolved<'a>> {
@@ -94,10 +93,7 @@ pub async fn open(repository: &Repository, backup: &Backup, identities: &Arc<Ide
         .await
         .map_err(|error| store_failure::failure("the backup cannot be read", &error))?;
     if manifest.layers.age && identities.is_empty() {
-        return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
-            .object(&key)
-            .cause("name the recovery identity with -i, or keys.identity_file in lifeboat.yaml")
-            .again_with(["-i", IDENTITY]));
+        return Err(opening::nothing_given(&manifest.sealing, &key, ""));
     }
     let unsealer = Unsealer::open(manifest.layers, data.size, &head, identities).map_err(|error| wrong_key(manifest, &key, &error))?;
     let (content, note) = match frame_table(repository, manifest, &key_of(&SnapshotObject::Frames), data.size, &unsealer).await {
@@ -128,14 +124,7 @@ fn wrong_key(manifest: &vault::manifest::Manifest, key: &str, error: &SealError)
     if !matches!(error, SealError::NoKey) {
         return fetch::damage(key, error);
     }
-    let recipients: Vec<String> = manifest.sealing.recipients.iter().map(ToString::to_string).collect();
-    Failure::new(Code::NoKey, "no identity given opens this backup")
-        .object(key)
-        .cause(format!(
-            "it is sealed to the recipients with the fingerprints {}; name one of their identities with -i",
-            recipients.join(", ")
-        ))
-        .again()
+    opening::not_opened(&manifest.sealing, key, "")
 }
 
 /// Opens the repository, reads the cluster and finds the backup: what every reading verb begins with.

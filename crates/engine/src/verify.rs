@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vault::backup_id::BackupId;
-use vault::manifest::{HashKvVerdict, Rung, plain_text};
+use vault::manifest::{HashKvVerdict, Rung, Sealing, plain_text};
 use vault::mark::{Outcome as Ending, Previous, Statement, Verify};
 use vault::name::ClusterName;
 use vault::repository::{Problem, Repository, RepositoryError};
@@ -32,11 +32,11 @@ pub use check::check;
 pub use targets::lost;
 
 use crate::failure::{Code, Failure, Outcome};
-use crate::limits::IDENTITY;
+use crate::opening::Opening;
 use crate::place::PlaceOptions;
 use crate::progress::Progress;
 use crate::spool::SpoolOptions;
-use crate::{place, select};
+use crate::{opening, place, select};
 use targets::{Target, Targets};
 
 /// A verification as it was asked for.
@@ -52,8 +52,8 @@ pub struct Request {
     pub all: bool,
     /// How far: [`Rung::Stored`], [`Rung::Read`] or [`Rung::Deep`].
     pub rung: Rung,
-    /// Files with identities, for [`Rung::Deep`].
-    pub identities: Vec<PathBuf>,
+    /// What opens them, for [`Rung::Deep`].
+    pub opening: Opening,
     /// The key that signs the marks.
     pub signing_key: Option<PathBuf>,
     /// Where an opened snapshot lies meanwhile.
@@ -178,8 +178,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// How the repository is reached.
     place: PlaceOptions,
-    /// Fingerprints of the recipients of a backup that no identity opens.
-    recipients: Vec<String>,
+    /// How the first backup is sealed that nothing given opens.
+    locked: Option<Sealing>,
 }
 
 impl Report {
@@ -208,17 +208,7 @@ impl Report {
             );
         }
         let locked = self.checked.iter().find(|checked| checked.locked)?;
-        let sealed_to = if self.recipients.is_empty() {
-            "a passphrase".to_owned()
-        } else {
-            format!("the recipients with the fingerprints {}", self.recipients.join(", "))
-        };
-        Some(
-            Failure::new(Code::NoKey, "no identity given opens the backup, so it was only read")
-                .object(locked.id)
-                .cause(format!("it is sealed to {sealed_to}; name one of their identities with -i"))
-                .again(),
-        )
+        Some(opening::not_opened(self.locked.as_ref()?, locked.id, ", so it was only read"))
     }
 }
 
@@ -226,32 +216,29 @@ impl Report {
 pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Report> {
     let signing = request.signing_key.as_deref().map(place::signing_key).transpose()?;
     let deep = request.rung >= Rung::Deep;
-    let identities = Arc::new(if deep { place::identities(&request.identities)? } else { Identities::new() });
+    let identities = Arc::new(if deep { request.opening.read()? } else { Identities::new() });
     let loaded = select::load(&request.place, request.cluster.as_ref()).await?;
     let catalog = &loaded.catalog;
     let Targets { targets, rest, mut warnings } = targets::choose(catalog, &request)?;
     let sealed = targets.iter().find_map(|target| match target {
-        Target::Backup(backup) if backup.manifest.layers.age => Some(backup.id()),
+        Target::Backup(backup) if backup.manifest.layers.age => Some(backup),
         _ => None,
     });
-    if let (true, true, Some(id)) = (deep, identities.is_empty(), sealed) {
-        return Err(Failure::new(Code::NoKey, "the backup is sealed, and no identity was given")
-            .object(id)
-            .cause("--deep opens it: name the recovery identity with -i, or keys.identity_file in lifeboat.yaml; --read needs none")
-            .again_with(["-i", IDENTITY]));
+    if let (true, true, Some(backup)) = (deep, identities.is_empty(), sealed) {
+        return Err(opening::nothing_given(&backup.manifest.sealing, backup.id(), "; --deep opens the backup, --read needs no key"));
     }
     let how = How { rung: request.rung, identities, spool: request.spool.clone(), allow_unsigned: request.place.allow_unsigned };
     let mut writer =
         Marks { repository: &loaded.repository, cluster: &catalog.cluster, signing, newest: catalog.newest_mark(), refused: None };
     let mut checked = Vec::new();
-    let mut recipients = Vec::new();
+    let mut locked = None;
     for target in &targets {
         let outcome = match target {
             Target::Lost { id, findings } => lost_checked(*id, request.rung, findings),
             Target::Backup(backup) => {
                 let outcome = check(&loaded.repository, catalog, backup, &how, &progress).await?;
-                if outcome.locked && recipients.is_empty() {
-                    recipients = backup.manifest.sealing.recipients.iter().map(ToString::to_string).collect();
+                if outcome.locked && locked.is_none() {
+                    locked = Some(backup.manifest.sealing.clone());
                 }
                 outcome
             }
@@ -268,7 +255,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
     }
     warnings.extend(beside.iter().map(ToString::to_string));
     let cluster = catalog.cluster.clone();
-    Ok(Report { repository: request.place.url.clone(), cluster, checked, problems, warnings, place: request.place, recipients })
+    Ok(Report { repository: request.place.url.clone(), cluster, checked, problems, warnings, place: request.place, locked })
 }
 
 fn lost_checked(id: BackupId, tried: Rung, findings: &[Finding]) -> Checked {

@@ -15,7 +15,7 @@ use crate::args::{GlobalArgs, RepositoryArgs, SealArgs, SourceArgs, SpoolArgs};
 use crate::output::{self, size};
 use crate::progress::Teller;
 use crate::resolve::Resolved;
-use crate::{output::Format, signals};
+use crate::{output::Format, passphrase, signals};
 
 /// Arguments of `lifeboat backup`.
 #[derive(clap::Args, Debug)]
@@ -91,10 +91,13 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
     // Asked first: who has set nothing up at all is better served by `init` than by one answer after the other.
     let place = resolved.place(&args.repository)?;
-    let recipients = resolved.recipients(&args.seal.recipient, &args.seal.recipients_file)?;
-    if recipients.is_empty() && !args.no_encrypt {
+    let recipients = recipients(&resolved, &args)?;
+    let passphrase = if args.no_encrypt { None } else { passphrase::given(&args.seal.passphrase, true)? };
+    if recipients.is_empty() && passphrase.is_none() && !args.no_encrypt {
         return Err(Failure::usage("no recipient is named, so nobody could ever open the backup")
-            .cause("name who can open it by --recipient age1…; --no-encrypt leaves it open to whoever reads the store")
+            .cause(
+                "name who can open it by --recipient age1…, or give --passphrase; --no-encrypt leaves it open to whoever reads the store",
+            )
             .next(["lifeboat", "key", "new", "--identity-out", IDENTITY]));
     }
     let tags: Result<Vec<Tag>, _> = args.tag.iter().map(|tag| tag.parse()).collect();
@@ -105,7 +108,9 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         wish: Wish { member: args.member, require_healthy: args.require_healthy, degraded: args.degraded, last: None },
         tags: tags.map_err(|error| Failure::usage(format!("a tag is not sound: {error}")).again())?,
         extras: resolved.extras(&args.extra),
-        recipients: if args.no_encrypt { Vec::new() } else { recipients },
+        recipients,
+        passphrase,
+        person: passphrase::person(),
         extra_recipients: resolved.extra_recipients(),
         plain: args.no_encrypt,
         signing_key: resolved.signing_key(args.seal.signing_key.as_ref()),
@@ -118,6 +123,24 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         cache: engine::cache::default_directory(),
         cluster: resolved.cluster,
     })
+}
+
+/// Who can open the backup by a key of their own; nobody where a passphrase was given, which can only stand alone.
+fn recipients(resolved: &Resolved, args: &Args) -> Outcome<Vec<String>> {
+    let seal = &args.seal;
+    if args.no_encrypt {
+        return Ok(Vec::new());
+    }
+    if !seal.passphrase.is_given() {
+        return resolved.recipients(&seal.recipient, &seal.recipients_file);
+    }
+    if seal.recipient.is_empty() && seal.recipients_file.is_empty() {
+        return Ok(Vec::new());
+    }
+    let flag = if seal.recipient.is_empty() { "--recipients-file" } else { "--recipient" };
+    Err(Failure::usage("a backup is sealed either to recipients or with a passphrase")
+        .cause("both were given; the age format has no place for a passphrase beside a key")
+        .again_without(flag))
 }
 
 fn table(report: &Report, dry_run: bool) -> String {
@@ -159,8 +182,11 @@ fn described(report: &Report, committed: &Committed) -> String {
         text.push_str(&format!(": {}", committed.proof.join("; ")));
     }
     text.push('\n');
-    let sealed =
-        if manifest.layers.age { format!("to {} recipient(s)", manifest.sealing.recipients.len()) } else { "NOT ENCRYPTED".to_owned() };
+    let sealed = match (manifest.layers.age, manifest.sealing.passphrase) {
+        (false, _) => "NOT ENCRYPTED".to_owned(),
+        (true, true) => "with a passphrase".to_owned(),
+        (true, false) => format!("to {} recipient(s)", manifest.sealing.recipients.len()),
+    };
     let signed = manifest.signer.map_or_else(|| "unsigned".to_owned(), |key| format!("signed by {key}"));
     text.push_str(&format!("  sealed   {sealed}; {signed}\n"));
     text.push_str(&format!(
@@ -170,7 +196,7 @@ fn described(report: &Report, committed: &Committed) -> String {
     if !committed.resources.is_empty() {
         text.push_str(&format!("           {}\n", resources(committed)));
     }
-    let identity = if manifest.layers.age { " -i IDENTITY" } else { "" };
+    let identity = passphrase::flag(manifest);
     let restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
     text.push_str(&format!("  restore  {}{identity} --data-dir DIR\n", line(restore)));
     text

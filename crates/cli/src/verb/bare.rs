@@ -15,7 +15,7 @@ use super::list::{age, proven};
 use crate::args::{GlobalArgs, RepositoryArgs};
 use crate::output::{self, Format};
 use crate::resolve::Resolved;
-use crate::signals;
+use crate::{passphrase, signals};
 
 /// A store that does not answer within this time does not hold up five lines.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -169,7 +169,7 @@ fn of(global: &GlobalArgs, catalog: &Catalog, others: usize, place: &PlaceOption
         } else if backup.proof.rung < vault::manifest::Rung::Read {
             format!("lifeboat verify latest --read{which}{flag}")
         } else {
-            format!("lifeboat try latest -i IDENTITY{which}{flag}")
+            format!("lifeboat try latest{}{which}{flag}", passphrase::flag(manifest))
         },
     }
 }

@@ -28,7 +28,7 @@ enum What {
     /// Make a recovery identity, a signing key, or both; existing files are never overwritten
     New(NewArgs),
     /// Say which backups the identities open, and whether what this machine signs counts
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
 }
 
 #[derive(clap::Args, Debug)]
@@ -140,9 +140,9 @@ fn next(global: &GlobalArgs, recipient: Option<&str>, args: &NewArgs) -> String 
 fn check(global: &GlobalArgs, args: &CheckArgs) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
     let place = resolved.place(&args.repository)?;
-    let identities = resolved.identities(&args.identity.identity);
+    let opening = resolved.opening(&args.identity)?;
     let signing = resolved.signing_key(args.signing_key.as_ref());
-    let checked = signals::run(engine::key_check::run(&place, resolved.cluster.as_ref(), &identities, signing.as_deref()))?;
+    let checked = signals::run(engine::key_check::run(&place, resolved.cluster.as_ref(), &opening, signing.as_deref()))?;
     match global.format() {
         Format::Table | Format::Simple => output::print(&table(&checked)),
         format => output::value(format, "lifeboat.key-check/1", json(&checked))?,
@@ -173,9 +173,12 @@ fn table(checked: &Checked) -> String {
 fn described(cluster: &ClusterKeys, set: &SealedAlike, newest: bool) -> String {
     let which = if newest { "the newest backup" } else { "older backups" };
     let verdict = match &set.opened {
-        Opened::Yes => "OPENED by an identity given (the header was unwrapped)".to_owned(),
-        Opened::No => "NOT opened by any identity given".to_owned(),
-        Opened::NotTried => "not tried: no identity was given (-i FILE)".to_owned(),
+        Opened::Yes => "OPENED by what was given (the header was unwrapped)".to_owned(),
+        Opened::No => "NOT opened by anything given".to_owned(),
+        Opened::NotTried => {
+            if set.passphrase { "not tried: no passphrase was given (--passphrase)" } else { "not tried: no identity was given (-i FILE)" }
+                .to_owned()
+        }
         Opened::NotSealed => "NOT ENCRYPTED: whoever reads the store reads it".to_owned(),
         Opened::Unreadable(why) => format!("UNREADABLE: {why}"),
     };

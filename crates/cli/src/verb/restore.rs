@@ -96,7 +96,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         place,
         cluster: resolved.cluster.clone(),
         which: if args.plan.is_some() { None } else { Some(Which::parse(&args.which, args.at.as_deref())?) },
-        identities: resolved.identities(&args.identity.identity),
+        opening: resolved.opening(&args.identity)?,
         signing_key: resolved.signing_key(None),
         goal: goal(&args)?,
         bump: match (args.no_bump, args.bump_revision) {

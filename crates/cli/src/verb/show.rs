@@ -16,7 +16,7 @@ use super::verify::ending;
 use crate::args::{GlobalArgs, RepositoryArgs};
 use crate::output::{self, Format, size};
 use crate::resolve::Resolved;
-use crate::signals;
+use crate::{passphrase, signals};
 
 /// Arguments of `lifeboat show`.
 #[derive(clap::Args, Debug)]
@@ -75,7 +75,7 @@ impl Shown<'_> {
 
     fn restore_command(&self) -> String {
         let manifest = self.manifest();
-        let identity = if manifest.layers.age { " -i IDENTITY" } else { "" };
+        let identity = passphrase::flag(manifest);
         format!("lifeboat restore {} --repo {} --cluster {}{identity} --data-dir DIR", manifest.id.suffix(), self.url, manifest.cluster)
     }
 

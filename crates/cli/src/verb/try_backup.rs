@@ -140,7 +140,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         place: resolved.place(&args.repository)?,
         cluster: resolved.cluster.clone(),
         which: Which::parse(&args.which, args.at.as_deref())?,
-        identities: resolved.identities(&args.identity.identity),
+        opening: resolved.opening(&args.identity)?,
         etcd: args.etcd,
         search: std::env::split_paths(&path).filter(|place| place.is_absolute()).chain(USUAL_PLACES.map(PathBuf::from)).collect(),
         base: engine::init::keys::absolute(&args.dir.or(spool.directory).unwrap_or_else(engine::spool::default_directory))?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::backup::verdict_word;
+use engine::opening::Opening;
 use engine::verify::{Checked, Finding, Report, Request};
 use engine::{Code, Outcome};
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     /// Read and hash every stored byte
     #[arg(long, env = "LIFEBOAT_READ")]
     read: bool,
-    /// Open the backup and hold everything in it against the manifest (wants an identity)
+    /// Open the backup and hold everything in it against the manifest (wants an identity or the passphrase)
     #[arg(long, env = "LIFEBOAT_DEEP")]
     deep: bool,
     /// minisign secret key that signs the record of the result
@@ -58,7 +59,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
             (false, true) => Rung::Read,
             (false, false) => Rung::Stored,
         },
-        identities: resolved.identities(&args.identity.identity),
+        // Nobody is asked for a passphrase that is not needed.
+        opening: if args.deep { resolved.opening(&args.identity)? } else { Opening::default() },
         signing_key: resolved.signing_key(args.signing_key.as_ref()),
         spool: resolved.spool(&args.spool)?,
     };

@@ -194,7 +194,7 @@ async fn write_extras(context: &Context<'_>, id: BackupId, remarks: &mut Vec<Rem
         let spool = Arc::new(Spool::create(&context.request.spool)?);
         let feed = Arc::new(Feed::new(spool));
         let layers = Layers { zstd: false, age: true };
-        let plan = SealPlan { layers, recipients: context.keys.extra_recipients.clone(), workers: 1 };
+        let plan = SealPlan { layers, recipients: context.keys.extra_recipients.clone(), workers: 1, person: context.request.person };
         let mut upload = context.store().upload(&key).await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
         let packing = {
             let (feed, path) = (Arc::clone(&feed), path.clone());

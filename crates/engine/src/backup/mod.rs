@@ -12,10 +12,12 @@ use std::time::Duration;
 use etcd_store::id::MemberId;
 use vault::manifest::{HashKvVerdict, Manifest};
 use vault::name::{ClusterName, Tag};
+use vault::seal::SecretString;
 
 use crate::choice::Wish;
 use crate::failure::Code;
 use crate::lease;
+use crate::opening::Person;
 use crate::place::PlaceOptions;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
@@ -37,8 +39,12 @@ pub struct Request {
     pub tags: Vec<Tag>,
     /// Files and directories to keep beside it.
     pub extras: Vec<PathBuf>,
-    /// age recipients of the snapshot. Empty only with `plain`.
+    /// age recipients of the snapshot. Empty only with `plain` or a passphrase.
     pub recipients: Vec<String>,
+    /// The passphrase that opens the snapshot, in the place of recipients.
+    pub passphrase: Option<SecretString>,
+    /// Who answers a plugin's questions.
+    pub person: Person,
     /// age recipients of the extras; those of the snapshot where empty.
     pub extra_recipients: Vec<String>,
     /// Do not encrypt.

@@ -67,7 +67,7 @@ impl Keys {
     fn of(request: &Request) -> Outcome<Self> {
         Ok(Self {
             signing: request.signing_key.as_deref().map(place::signing_key).transpose()?,
-            recipients: recipients(&request.recipients)?,
+            recipients: recipients(request, &request.recipients)?,
             extra_recipients: extra_recipients(request)?,
         })
     }
@@ -134,7 +134,8 @@ fn say_source(request: &Request, source: &Source, progress: &dyn Progress) {
 
 async fn open(request: &Request, progress: &dyn Progress) -> Outcome<vault::repository::Repository> {
     // An empty place becomes a repository only when it is said who could open what is put there (design part 6).
-    let may_make = !request.dry_run && (!request.recipients.is_empty() || request.plain);
+    let is_said = !request.recipients.is_empty() || request.passphrase.is_some() || request.plain;
+    let may_make = !request.dry_run && is_said;
     if !may_make {
         return place::open(&request.place).await;
     }
@@ -158,9 +159,10 @@ fn planned(source: &Source, choices: &[Choice]) -> Vec<PlannedMember> {
     choices.iter().map(one).collect()
 }
 
-fn recipients(texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
+/// The recipients named, else the passphrase.
+fn recipients(request: &Request, texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
     if texts.is_empty() {
-        return Ok(None);
+        return Ok(request.passphrase.clone().map(|passphrase| Arc::new(Recipients::passphrase(passphrase))));
     }
     Recipients::keys(texts.iter().map(String::as_str)).map(|recipients| Some(Arc::new(recipients))).map_err(|error| {
         Failure::usage("the recipients cannot be used").cause(error).next(["lifeboat", "key", "new", "--identity-out", IDENTITY])
@@ -169,7 +171,7 @@ fn recipients(texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
 
 fn extra_recipients(request: &Request) -> Outcome<Option<Arc<Recipients>>> {
     let texts = if request.extra_recipients.is_empty() { &request.recipients } else { &request.extra_recipients };
-    let recipients = recipients(texts)?;
+    let recipients = recipients(request, texts)?;
     if recipients.is_none() && !request.extras.is_empty() {
         return Err(Failure::usage("extras are always sealed, and no recipient is named")
             .cause("name one with --recipient, or leave the extras out")
@@ -275,8 +277,12 @@ async fn take_one(
         ));
     };
     let request = context.request;
-    let plan =
-        SealPlan { layers: context.layers(), recipients: context.keys.recipients.clone(), workers: seal_pipeline::workers(request.gentle) };
+    let plan = SealPlan {
+        layers: context.layers(),
+        recipients: context.keys.recipients.clone(),
+        workers: seal_pipeline::workers(request.gentle),
+        person: request.person,
+    };
     let key = context.key(id, SnapshotObject::Data(context.layers()));
     let upload =
         context.repository.store().upload(&key).await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;

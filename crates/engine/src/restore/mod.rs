@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use vault::manifest::{HashKvValue, Versions};
 
+use crate::opening::Opening;
 use crate::place::{PlaceOptions, Which};
 use owner::Owner;
 use plan::PlannedMember;
@@ -39,8 +40,8 @@ pub struct Request {
     pub cluster: Option<vault::name::ClusterName>,
     /// Which backup; `None` with a plan, which says it.
     pub which: Option<Which>,
-    /// Files with identities.
-    pub identities: Vec<PathBuf>,
+    /// What opens it.
+    pub opening: Opening,
     /// The minisign secret key that signs the record of the restore.
     pub signing_key: Option<PathBuf>,
     /// What to make.

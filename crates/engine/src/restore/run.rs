@@ -59,7 +59,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
     if request.dry_run {
         return Ok(report(&request, manifest, &plan, made(&request.goal), warnings));
     }
-    let identities = Arc::new(place::identities(&request.identities)?);
+    let identities = Arc::new(request.opening.read()?);
     let (object, note) = select::open(&loaded.repository, backup, &identities).await?;
     warnings.extend(note);
     let mut outcome = report(&request, manifest, &plan, made(&request.goal), warnings);

@@ -16,6 +16,7 @@ use vault::manifest::HashKvValue;
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{TRY_HASH_LEAST, TRY_HASH_SPEED};
+use crate::opening::Opening;
 use crate::place::{PlaceOptions, Which};
 use crate::progress::Progress;
 use crate::restore::plan::{PlannedMember, UNKNOWN_LEASE_TTL};
@@ -40,8 +41,8 @@ pub struct Request {
     pub cluster: Option<vault::name::ClusterName>,
     /// Which backup.
     pub which: Which,
-    /// Files with identities.
-    pub identities: Vec<PathBuf>,
+    /// What opens it.
+    pub opening: Opening,
     /// The etcd to run, where one was named.
     pub etcd: Option<PathBuf>,
     /// Directories in which `etcd` is looked for otherwise, in order.
@@ -138,7 +139,7 @@ fn restore_request(request: &Request, binary: &Binary, directory: &Directory) ->
         place: request.place.clone(),
         cluster: request.cluster.clone(),
         which: Some(request.which.clone()),
-        identities: request.identities.clone(),
+        opening: request.opening.clone(),
         signing_key: None,
         goal: Goal::DataDir {
             data_dir: directory.data(),
@@ -199,7 +200,7 @@ async fn prove(client: &Client, restored: &restore::Report, size: u64, request: 
 /// The command that looks at the backup itself.
 fn deep(request: &Request, restored: &restore::Report) -> Vec<String> {
     let mut command = request.place.command(&["verify", &restored.id, "--deep", "--cluster", &restored.cluster]);
-    command.extend(request.identities.iter().flat_map(|path| ["-i".to_owned(), path.to_string_lossy().into_owned()]));
+    command.extend(request.opening.flags());
     command
 }
 

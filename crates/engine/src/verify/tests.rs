@@ -30,7 +30,7 @@ fn report(checked: Vec<Checked>) -> Report {
         problems: Vec::new(),
         warnings: Vec::new(),
         place: PlaceOptions { url: "file:///r".to_owned(), ..PlaceOptions::default() },
-        recipients: vec!["0a1b".to_owned()],
+        locked: Some(Sealing { recipients: vec!["00000000000000ab".parse().unwrap()], ..Sealing::default() }),
     }
 }
 
@@ -61,7 +61,7 @@ fn damage_beats_a_dispute_which_beats_a_missing_key() {
     let disputed = Checked { hashkv: Some(HashKvVerdict::Disputed), ..checked(Rung::Deep, Rung::Read) };
     assert!(report(vec![checked(Rung::Deep, Rung::Deep)]).failure().is_none());
     let failure = report(vec![locked.clone()]).failure().unwrap();
-    assert!(failure.code == Code::NoKey && failure.cause.unwrap().contains("0a1b"));
+    assert!(failure.code == Code::NoKey && failure.cause.unwrap().contains("00000000000000ab"));
     let failure = report(vec![locked.clone(), disputed.clone()]).failure().unwrap();
     assert!(failure.code == Code::Unproven && failure.what.contains("dispute"));
     let failure = report(vec![locked, disputed, damaged(Rung::Read)]).failure().unwrap();

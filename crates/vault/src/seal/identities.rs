@@ -34,6 +34,11 @@ impl Identities {
         self.0.is_empty()
     }
 
+    /// Whether the content of an identity file is itself encrypted.
+    pub fn is_encrypted(content: &[u8]) -> bool {
+        content.starts_with(BINARY) || content.starts_with(ARMORED)
+    }
+
     /// Adds the identities of a file: lines of `AGE-SECRET-KEY-1…` or `AGE-PLUGIN-…`, comments, or such a file encrypted with a passphrase, for
     /// which `callbacks` are asked. `label` is for messages.
     pub fn add_file(&mut self, label: &str, content: &[u8], callbacks: impl Callbacks) -> Result<(), SealError> {
@@ -42,7 +47,7 @@ impl Identities {
             return Err(wrong("too large for an identity file".to_owned()));
         }
         let opened;
-        let content = if content.starts_with(BINARY) || content.starts_with(ARMORED) {
+        let content = if Self::is_encrypted(content) {
             opened = open_encrypted(label, content, &callbacks)?;
             &opened[..]
         } else {

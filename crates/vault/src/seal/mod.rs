@@ -20,7 +20,7 @@ mod stream;
 pub mod unseal;
 pub mod writer;
 
-pub use age::secrecy::SecretString;
+pub use age::secrecy::{ExposeSecret, SecretString};
 pub use age::{Callbacks, NoCallbacks};
 pub use compress::{CompressedFrame, FrameCompressor};
 pub use decode::FrameDecoder;
