@@ -37,6 +37,7 @@ pub mod source_failure;
 pub mod spool;
 pub mod store_failure;
 pub mod stored;
+mod temporary;
 pub mod try_etcd;
 pub mod verify;
 

@@ -26,6 +26,8 @@ pub const HASHKV_SPEED_WARM: u64 = 1_000_000_000;
 pub const HASHKV_SPEED: u64 = 100_000_000;
 /// A writer commits within this time of its backup id, or gives up (design part 4): after that the pruner may take its objects for litter.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// A hidden file beside a target that nobody wrote to for this long, and that nobody holds, was left by a run that was killed.
+pub const LEFT_BEHIND_AFTER: Duration = COMMIT_WITHIN;
 /// How long a lease is held without being renewed: so long a backup of a host that died holds up others that insist on it.
 pub const LEASE_FOR: SignedDuration = SignedDuration::from_secs(180);
 /// How often a lease is renewed while work runs.

@@ -22,6 +22,7 @@ use crate::place::{self, PlaceOptions, Which};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::select;
+use crate::temporary::Hidden;
 
 /// Room that a restore leaves beside the database: log, raft snapshot, a little growth.
 const ROOM_BESIDE: u64 = 256 << 20;
@@ -220,7 +221,12 @@ fn preflight(request: &Request, plan: &RestorePlan, manifest: &Manifest, warning
             .again());
     }
     for leftover in &survey.leftovers {
-        warnings.push(format!("{} was left by an earlier restore", leftover.display()));
+        let what = if target::is_site(leftover) {
+            "was left by a restore that did not end: half-made, or, if it ended while it exchanged them, the old data. Look before you remove it"
+        } else {
+            "is what an earlier restore set aside"
+        };
+        warnings.push(format!("{} {what}", leftover.display()));
     }
     let mut existing = parent.as_path();
     while !existing.exists() {
@@ -309,30 +315,24 @@ async fn restore_file(
     progress: &Arc<dyn Progress>,
 ) -> Outcome<Option<(etcd_store::restore::EditReport, u64)>> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let temporary = directory.join(disk::temp_name());
+    let hidden = Hidden::beside(path);
     let untouched = plan.target_revision.is_none();
-    let result = async {
-        write_database(object, manifest, &request.place, &temporary, untouched, progress).await?;
-        let (plan, temporary, path) = (plan.clone(), temporary.clone(), path.to_owned());
-        on_thread("finish", move || {
-            let edited = if untouched { None } else { Some(edit_file(&temporary, &plan)?) };
-            let publish = || {
-                disk::File::open_read_write(&temporary)?.sync()?;
-                disk::rename_no_replace(&temporary, &path)?;
-                disk::sync_dir(&directory)
-            };
-            publish().map_err(|error| {
-                Failure::failed(format!("the snapshot file cannot be put in place: {error}")).object(path.display()).again()
-            })?;
-            Ok(edited)
-        })
-        .await
-    }
-    .await;
-    if result.is_err() {
-        let _ = disk::remove_file(&temporary);
-    }
-    result
+    write_database(object, manifest, &request.place, hidden.path(), untouched, progress).await?;
+    let (plan, path) = (plan.clone(), path.to_owned());
+    on_thread("finish", move || {
+        let temporary = hidden.path();
+        let edited = if untouched { None } else { Some(edit_file(temporary, &plan)?) };
+        let publish = || {
+            disk::File::open_read_write(temporary)?.sync()?;
+            disk::rename_no_replace(temporary, &path)?;
+            disk::sync_dir(&directory)
+        };
+        publish().map_err(|error| {
+            Failure::failed(format!("the snapshot file cannot be put in place: {error}")).object(path.display()).again()
+        })?;
+        Ok(edited)
+    })
+    .await
 }
 
 /// Edits a database that another tool will restore, and gives it a fresh trailer.

@@ -70,6 +70,12 @@ pub fn survey(data_dir: &Path) -> Outcome<Survey> {
     Ok(Survey { found, leftovers })
 }
 
+/// Whether this is a building site that a restore left, and not what one set aside.
+#[must_use]
+pub fn is_site(leftover: &Path) -> bool {
+    leftover.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SITE_PREFIX))
+}
+
 /// etcd holds a lock (flock) on its database for as long as it runs.
 fn refuse_if_open(data_dir: &Path) -> Outcome<()> {
     let database = data_dir.join("member/snap/db");

@@ -8,7 +8,6 @@ mod hash;
 mod restore;
 mod save;
 mod status;
-mod temporary;
 #[cfg(test)]
 mod tests;
 

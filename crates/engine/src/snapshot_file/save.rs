@@ -14,13 +14,13 @@ use jiff::tz::TimeZone;
 use tokio::sync::mpsc;
 
 use super::digest::hex;
-use super::temporary::Temporary;
 use super::{STEP, STEPS_WAITING, chain, prove};
 use crate::failure::{Code, Failure, Outcome};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::source::{SourceOptions, connect_options};
 use crate::source_failure::failure;
+use crate::temporary::Temporary;
 
 /// Where a snapshot goes.
 pub enum Target {
