@@ -4,12 +4,14 @@
 //! - `test` runs every check and test there is, end to end on real etcd included.
 //! - `demo` shows the main job on a real etcd.
 //! - `bench` measures it beside the tools it replaces.
+//! - `fuzz` throws damaged input at every parser of bytes from outside.
 //! - `tidy` checks the sources for what compilers do not see.
 //!
 //! It depends on none of the project's crates, so that it compiles in seconds and still runs when they do not.
 //! It never starts a server itself, needs root only where `apt-get` does, and leaves everything it fetches under `target/`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program for developers: printing is its output")]
 
+mod fuzz;
 mod peers;
 mod process;
 mod programs;
@@ -31,6 +33,9 @@ cargo xtask <command>
     --require-etcd A,B      fail unless these etcd versions were tested, e.g. 3.5,3.6
   demo                      the main job on a real etcd: back up, lose everything, restore, compare
   bench [--out FILE]        speed and memory beside etcdctl, etcdutl, zstd and age; FILE gets the numbers as JSON
+  fuzz [options] [TARGET…]  every parser of outside bytes against damaged input, guided by coverage where a nightly Rust is installed; options:
+    --seconds N             for each target, 60 without
+    --list                  the targets and what they cover
   tidy                      source checks: file length, forbidden words, documentation links";
 
 fn main() -> ExitCode {
@@ -59,6 +64,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
             programs::demo()
         }
         "bench" => programs::bench(rest),
+        "fuzz" => fuzz::command(rest),
         "test" => suite::command(rest),
         "tidy" => {
             no_arguments(command, rest)?;

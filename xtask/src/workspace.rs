@@ -41,6 +41,11 @@ pub(crate) fn cargo_target_dir() -> PathBuf {
     }
 }
 
+/// Corpora, findings and logs of `cargo xtask fuzz`, kept from run to run.
+pub(crate) fn fuzz_dir() -> PathBuf {
+    root().join("target/fuzz")
+}
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)

@@ -93,6 +93,15 @@ fn sound_files_stay_sound_whatever_the_script() {
 }
 
 #[test]
+fn edits_and_a_map_agree_whatever_the_script() {
+    let mut numbers = Numbers(29);
+    for _ in 0..60 {
+        let script: Vec<u8> = (0..4 + 4 * numbers.below(300)).map(|_| numbers.next() as u8).collect();
+        bbolt::fuzzing::model(&script);
+    }
+}
+
+#[test]
 fn bytes_that_are_no_database_are_refused() {
     let mut numbers = Numbers(3);
     for length in (0..9000).step_by(37) {

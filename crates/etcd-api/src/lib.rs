@@ -23,6 +23,8 @@ mod auth;
 pub mod client;
 pub mod endpoint;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod options;
 pub mod snapshot;

@@ -90,3 +90,16 @@ fn small_formats_survive_mutations_of_what_is_sound() {
         }
     }
 }
+
+#[test]
+fn hostile_values_in_small_buckets_are_survived() {
+    let values: [&[u8]; 5] =
+        [b"", b"\x08\x01\x10\x3c", br#"{"voters":[1],"auto_leave":false}"#, br#"{"id":1,"peerURLs":["http://a:1"]}"#, &[0xff; 90]];
+    for value in values {
+        for cut in 0..=value.len() {
+            for key_length in [1, 8, 17] {
+                fuzzing::values(&[&[key_length], &[b'0'; 17][..usize::from(key_length)], &value[..cut]].concat());
+            }
+        }
+    }
+}

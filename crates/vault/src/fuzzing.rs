@@ -5,18 +5,33 @@ use std::sync::OnceLock;
 
 use bytes::BytesMut;
 
+use crate::canonical;
 use crate::frames::FrameTable;
 use crate::key::Key;
 use crate::layers::Layers;
+use crate::lease::LeaseRecord;
 use crate::lineage::{Lineage, LineageName};
 use crate::manifest::Manifest;
 use crate::marker::Marker;
 use crate::seal::{FrameDecoder, Identities, NoCallbacks, StreamDecoder, Unsealer};
+use crate::sign::{Binding, PublicKey, Role, SigningKey, TrustedSigners};
+
+/// Both: the bytes as they are, and with a `self_sha256` that fits, which no fuzzer would find by itself.
+pub fn with_digest(bytes: &[u8], parse: fn(&[u8])) {
+    parse(bytes);
+    if let Some(sound) = canonical::with_valid_digest(bytes) {
+        parse(&sound);
+    }
+}
 
 /// A manifest. What is read can be written, and is read again as the same.
 pub fn manifest(bytes: &[u8]) {
+    with_digest(bytes, parse_manifest);
+}
+
+fn parse_manifest(bytes: &[u8]) {
     if let Ok(manifest) = Manifest::decode(bytes)
-        && let Ok(again) = crate::canonical::encode(&manifest)
+        && let Ok(again) = canonical::encode(&manifest)
     {
         assert_eq!(Manifest::decode(&again).as_ref(), Ok(&manifest));
     }
@@ -40,9 +55,33 @@ pub fn key(bytes: &[u8]) {
     let _ = crate::seal::Recipients::keys([text]);
 }
 
+/// A signature, the name of a signer, and the file of a signing key. A signature by nobody known never counts.
+pub fn signature(bytes: &[u8]) {
+    crate::sign::parse_any(bytes);
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(key) = text.parse::<PublicKey>() {
+        assert_eq!(key.to_line().parse::<PublicKey>().as_ref(), Ok(&key));
+    }
+    let _ = SigningKey::from_file_text(&text);
+    if let (Ok(repository), Ok(cluster)) = ("01D39ZY06FGSCTVN4T2V9PKHFZ".parse(), "prod".parse()) {
+        let binding = Binding { repository: &repository, cluster: &cluster, id: &"x", role: Role::Manifest };
+        let status = trusted().judge(b"something", Some(bytes), &binding);
+        assert!(!trusted().counts(&status), "a forged signature counts");
+    }
+}
+
+fn trusted() -> &'static TrustedSigners {
+    static TRUSTED: OnceLock<TrustedSigners> = OnceLock::new();
+    TRUSTED.get_or_init(|| TrustedSigners::new(SigningKey::generate().map(|key| key.public().clone()).into_iter().collect()))
+}
+
 /// A mark, and its signature.
 pub fn mark(bytes: &[u8]) {
     crate::sign::parse_any(bytes);
+    with_digest(bytes, parse_mark);
+}
+
+fn parse_mark(bytes: &[u8]) {
     if let Some(mark) = crate::mark::decode_any(bytes)
         && let Ok(again) = mark.encode()
     {
@@ -50,10 +89,19 @@ pub fn mark(bytes: &[u8]) {
     }
 }
 
-/// A lineage, and the marker.
+/// A lineage, the marker, and the lease.
 pub fn lineage(bytes: &[u8]) {
+    with_digest(bytes, parse_lineage);
+}
+
+fn parse_lineage(bytes: &[u8]) {
     let _ = Marker::decode(bytes);
-    if let Ok(lineage) = crate::canonical::decode::<Lineage>(bytes) {
+    if let Ok(lease) = canonical::decode::<LeaseRecord>(bytes)
+        && let Ok(again) = canonical::encode(&lease)
+    {
+        assert_eq!(canonical::decode::<LeaseRecord>(&again).as_ref(), Ok(&lease));
+    }
+    if let Ok(lineage) = canonical::decode::<Lineage>(bytes) {
         let _ = Lineage::decode(bytes, &lineage.name);
     }
     if let Ok(text) = str::from_utf8(bytes)

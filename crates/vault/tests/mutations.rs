@@ -95,6 +95,11 @@ fn marks_and_signatures() {
 }
 
 #[test]
+fn signatures_and_keys() {
+    run(fuzzing::signature, 1000);
+}
+
+#[test]
 fn lineages_and_markers() {
     run(fuzzing::lineage, 3000);
 }

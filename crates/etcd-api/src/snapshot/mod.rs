@@ -1,6 +1,6 @@
 //! Draining a snapshot from a member, with every rule of the stream enforced.
 
-mod check;
+pub(crate) mod check;
 #[cfg(test)]
 mod tests;
 

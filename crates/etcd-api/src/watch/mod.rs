@@ -1,6 +1,6 @@
 //! Watching keys change.
 
-mod check;
+pub(crate) mod check;
 
 use std::fmt;
 
@@ -209,14 +209,14 @@ async fn start(client: &Client, request: &WatchRequest, token: Option<Token>) ->
     }
 }
 
-fn cancelled(answer: &pb::WatchResponse) -> ErrorKind {
+pub(crate) fn cancelled(answer: &pb::WatchResponse) -> ErrorKind {
     if answer.compact_revision > 0 {
         return ErrorKind::Compacted(Some(Revision(answer.compact_revision)));
     }
     status::by_text(&answer.cancel_reason).unwrap_or_else(|| ErrorKind::WatchCanceled(status::tame(&answer.cancel_reason)))
 }
 
-fn message(answer: pb::WatchResponse) -> Result<WatchMessage, Unexpected> {
+pub(crate) fn message(answer: pb::WatchResponse) -> Result<WatchMessage, Unexpected> {
     let header = Header::from_wire(answer.header)?;
     if answer.events.is_empty() && !answer.fragment {
         return Ok(WatchMessage::Progress { header });

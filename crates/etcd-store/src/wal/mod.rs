@@ -8,6 +8,7 @@ mod read;
 mod write;
 
 pub use read::{Entry, HardState, Reader, Record, Summary, WalError, summarize};
+pub(crate) use write::with_valid_checksums;
 pub use write::{bootstrap, segment_name};
 
 /// Length to which etcd preallocates a segment.

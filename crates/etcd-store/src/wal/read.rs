@@ -223,7 +223,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn envelope(bytes: &[u8]) -> Result<(u64, u32, &[u8]), Malformed> {
+pub(super) fn envelope(bytes: &[u8]) -> Result<(u64, u32, &[u8]), Malformed> {
     let (mut kind, mut crc, mut data) = (0, 0, &[][..]);
     let mut fields = Fields::of(bytes);
     while let Some((field, value)) = fields.next()? {

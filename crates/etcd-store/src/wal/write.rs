@@ -68,6 +68,33 @@ impl Segment {
     }
 }
 
+/// The records of a segment that may be damaged, each given the checksum it should have, for fuzzing. What is no frame is
+/// kept as it is at the end.
+pub(crate) fn with_valid_checksums(segment: &[u8]) -> Vec<u8> {
+    let mut sound = Segment { bytes: Vec::new(), crc: Crc32c::new() };
+    let mut rest = segment;
+    while let Some((record, after)) = split_frame(rest) {
+        match super::read::envelope(record) {
+            Ok((kind::CRC, _, _)) => sound.put_crc(),
+            Ok((kind, _, data)) => sound.put(kind, data),
+            Err(_) => sound.put_frame(record),
+        }
+        rest = after;
+    }
+    sound.bytes.extend_from_slice(rest);
+    sound.bytes
+}
+
+/// The record of the first frame, and what follows it.
+fn split_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (head, rest) = bytes.split_first_chunk::<ALIGNMENT>()?;
+    let field = u64::from_le_bytes(*head);
+    let padding = if field >> 63 == 1 { (field >> 56 & 7) as usize } else { 0 };
+    let length = usize::try_from(field & 0x00ff_ffff_ffff_ffff).ok().filter(|length| *length > 0)?;
+    let (record, after) = rest.split_at_checked(length)?;
+    Some((record, after.split_at_checked(padding)?.1))
+}
+
 fn metadata(cluster: &ClusterSpec, own: MemberId) -> Vec<u8> {
     let mut data = Vec::new();
     put_number(&mut data, 1, own.0);

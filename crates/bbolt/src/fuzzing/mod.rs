@@ -1,10 +1,14 @@
 //! Entry points for fuzzing: arbitrary bytes in, no panic out.
 
+mod model;
+
 use std::collections::BTreeMap;
 
 use crate::meta::{META_PAGE_BYTES, Metas};
 use crate::page::{HEADER_SIZE, u32_at};
 use crate::{Database, Edit, Error, Memory, Meta, PageId, Visitor};
+
+pub use model::model;
 
 /// Most keys one run looks at, so that a run stays short.
 const STEPS: usize = 4096;
