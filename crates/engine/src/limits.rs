@@ -10,6 +10,9 @@ pub const FRAME: usize = 4 << 20;
 pub const SPOOL_BLOCK: usize = 16 << 10;
 /// Room that a spool leaves free on its filesystem unless told otherwise.
 pub const SPOOL_RESERVE: u64 = 2 << 30;
+/// A spool above this share of the memory that is available is written out in small steps beside an etcd. Linux begins to write out by itself at a
+/// tenth (`vm.dirty_background_ratio`); what stays well below that is mostly never written at all, for the spool is gone before.
+pub const SPOOL_SHARE_OF_MEMORY: u64 = 20;
 /// Compression workers at most; more do not help while one stream feeds them.
 pub const MAX_WORKERS: usize = 4;
 /// Frames kept in memory between the stream and the workers; a worker that comes later reads the spool.
@@ -24,6 +27,12 @@ pub const HASHKV_BUDGET: Duration = Duration::from_secs(2);
 pub const HASHKV_SPEED_WARM: u64 = 1_000_000_000;
 /// The speed at which a member is assumed to hash, in bytes per second, when the budget is divided (design part 10).
 pub const HASHKV_SPEED: u64 = 100_000_000;
+/// A stream that is expected to last longer may outlast the snapshot's revision, so the members are asked for HashKV before it (design part 10).
+pub const STREAM_OUTLASTS: Duration = Duration::from_secs(180);
+/// The speed of a stream in bytes per second where none was measured: half of what a network of 1 Gbit/s carries.
+pub const STREAM_SPEED: u64 = 50_000_000;
+/// A stream that was over sooner says nothing about speed.
+pub const STREAM_MEASURED: Duration = Duration::from_secs(1);
 /// A writer commits within this time of its backup id, or gives up (design part 4): after that the pruner may take its objects for litter.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// A hidden file beside a target that nobody wrote to for this long, and that nobody holds, was left by a run that was killed.

@@ -1,18 +1,16 @@
 //! One attempt: one member's stream into the spool, sealed and uploaded on the way, examined at the end. Nothing is visible in the store yet.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bbolt::Database;
 use etcd_api::{Client, SnapshotLimits, SnapshotSummary};
-use etcd_store::id::Revision;
 use etcd_store::{HashKv, Inspection};
 use jiff::Timestamp;
 use kube_objects::{Census, KUBE_SYSTEM_KEYS, ResourceCounts};
 use vault::seal::SealedObject;
 use vault::store::Upload;
 
-use super::prove;
+use super::prove::Answers;
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::FRAME;
@@ -60,20 +58,13 @@ pub(crate) struct Examined {
     pub(crate) fingerprint: Option<String>,
 }
 
-/// What the members said of the revision that the snapshot holds.
-pub(super) struct Answers {
-    pub(super) raw: Vec<prove::Raw>,
-    /// How long they were asked, one after another.
-    pub(super) took: Duration,
-}
-
-/// Takes a snapshot from one member, and asks the members about it as soon as its revision is known, while the rest of it is still being sealed.
+/// Takes a snapshot from one member, and has the members asked about it as soon as it is examined, while the rest of it is still being sealed.
 pub(super) async fn take(
     client: &Client,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     mut upload: Box<dyn Upload>,
-    ask: impl AsyncFnOnce(Revision) -> Vec<prove::Raw>,
+    ask: impl AsyncFnOnce(&Examined) -> Answers,
     progress: &Arc<dyn Progress>,
 ) -> Result<Taken, AttemptError> {
     match stream_and_seal(client, spool_options, plan, upload.as_mut(), ask, progress).await {
@@ -103,7 +94,7 @@ async fn stream_and_seal(
     spool_options: &SpoolOptions,
     plan: SealPlan,
     upload: &mut dyn Upload,
-    ask: impl AsyncFnOnce(Revision) -> Vec<prove::Raw>,
+    ask: impl AsyncFnOnce(&Examined) -> Answers,
     progress: &Arc<dyn Progress>,
 ) -> Result<Streamed, AttemptError> {
     let spool = Arc::new(Spool::create(spool_options)?);
@@ -120,9 +111,7 @@ async fn stream_and_seal(
         let ended = Timestamp::now();
         progress.done();
         let examined = examine_spool(&spool, summary.database_size).await?;
-        let asking = Instant::now();
-        let raw = ask(examined.inspection.revision).await;
-        let answers = Answers { raw, took: asking.elapsed() };
+        let answers = ask(&examined).await;
         Ok::<_, AttemptError>((answers, summary, examined, started, ended))
     };
     let (sealed, (answers, summary, examined, stream_started, stream_ended)) = tokio::try_join!(sealing, receiving)?;
@@ -139,7 +128,7 @@ async fn receive(
     let at_fault = |error: etcd_api::Error| AttemptError::Member(source_failure::failure("the snapshot stream is of no use", &error));
     let mut stream = client.snapshot(SnapshotLimits::default()).await.map_err(at_fault)?;
     let expected = stream.expected_size();
-    spool.reserve(expected.unwrap_or(0) + TRAILER, reserve)?;
+    spool.reserve(expected.map_or(0, |size| size + TRAILER), reserve)?;
     let mut writer = FrameQueue::start(Arc::clone(feed));
     let mut frame = feed.buffer();
     while let Some(bytes) = stream.next().await.map_err(at_fault)? {

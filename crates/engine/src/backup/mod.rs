@@ -2,6 +2,7 @@
 
 pub(crate) mod attempt;
 mod commit;
+mod outlast;
 mod parts;
 mod prove;
 mod run;

@@ -23,20 +23,47 @@ pub(super) struct Raw {
     pub(super) said: Result<(u32, Revision, Revision), String>,
 }
 
-/// Asks every member for its hash at `revision`, the source first, until the budget is used up.
-///
-/// The scan blocks a member's writes, so a member that would take longer than what is left is not asked. The source has just read its whole file
-/// and answers from memory (docs/decisions/0002).
-pub(super) async fn ask(source: &Source, from: usize, revision: Revision, budget: Duration) -> Vec<Raw> {
-    let started = Instant::now();
-    let mut order: Vec<usize> = (0..source.asked.len()).collect();
-    order.sort_by_key(|at| *at != from);
-    let mut answers = Vec::new();
-    for at in order {
-        let left = budget.saturating_sub(started.elapsed());
-        answers.push(ask_one(&source.asked[at], at, revision, left, at == from).await);
+/// Every member's part, and how long they were asked, one after another.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) raw: Vec<Raw>,
+    pub(super) took: Duration,
+}
+
+impl Answers {
+    /// Asks every member for its hash at `revision`, before anything was read from any of them: the source first, until the budget is used up.
+    ///
+    /// The scan blocks a member's writes, so a member that would take longer than what is left is not asked.
+    pub(super) async fn early(source: &Source, from: usize, revision: Revision, budget: Duration) -> Self {
+        Self::default().with(source, from, revision, budget, false).await
     }
-    answers
+
+    /// Asks every member whose answer is missing, or cannot be compared with a file that is compacted at `floor`, for its hash at the snapshot's
+    /// `revision`. The source has just read its whole file and answers from memory (docs/decisions/0002).
+    pub(super) async fn complete(mut self, source: &Source, from: usize, revision: Revision, floor: Revision, budget: Duration) -> Self {
+        self.raw.retain(|raw| raw.stands(floor));
+        self.with(source, from, revision, budget, true).await
+    }
+
+    async fn with(mut self, source: &Source, from: usize, revision: Revision, budget: Duration, warm: bool) -> Self {
+        let started = Instant::now();
+        let before = self.took;
+        let mut order: Vec<usize> = (0..source.asked.len()).filter(|at| self.raw.iter().all(|raw| raw.at != *at)).collect();
+        order.sort_by_key(|at| *at != from);
+        for at in order {
+            let left = budget.saturating_sub(before + started.elapsed());
+            self.raw.push(ask_one(&source.asked[at], at, revision, left, warm && at == from).await);
+        }
+        self.took = before + started.elapsed();
+        self
+    }
+}
+
+impl Raw {
+    /// Whether it can be compared with a file that holds no history below `floor` (-1 for one that was never compacted).
+    fn stands(&self, floor: Revision) -> bool {
+        self.said.as_ref().is_ok_and(|(_, _, compact_revision)| *compact_revision >= floor)
+    }
 }
 
 async fn ask_one(asked: &Asked, at: usize, revision: Revision, left: Duration, warm: bool) -> Raw {
@@ -109,4 +136,24 @@ pub(super) fn compare(raw: &[Raw], source: &Source, from: usize, spool: &Spool, 
 fn offline(spool: &Spool, revision: Revision, compact_revision: Revision) -> Option<u32> {
     let database = Database::open(spool).ok()?;
     etcd_store::hash_kv(&database, Some(compact_revision), revision).ok().map(|hash| hash.hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(said: Result<i64, &str>) -> Raw {
+        let said = said.map(|compact| (7, Revision(10), Revision(compact))).map_err(str::to_owned);
+        Raw { at: 0, asked: None, said }
+    }
+
+    #[test]
+    fn an_answer_given_before_the_stream_stands_while_the_file_holds_its_history() {
+        assert!(raw(Ok(-1)).stands(Revision(-1)));
+        assert!(raw(Ok(5)).stands(Revision(5)));
+        assert!(raw(Ok(5)).stands(Revision(-1)), "a member may be ahead with a compaction");
+        assert!(!raw(Ok(5)).stands(Revision(8)), "compacted between the answer and the snapshot");
+        assert!(!raw(Ok(-1)).stands(Revision(3)));
+        assert!(!raw(Err("it does not answer")).stands(Revision(-1)));
+    }
 }

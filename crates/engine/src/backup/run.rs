@@ -11,9 +11,11 @@ use vault::key::SnapshotObject;
 use vault::seal::Recipients;
 use vault::sign::SigningKey;
 
-use super::attempt::{self, AttemptError, Taken};
+use super::attempt::{self, AttemptError, Examined, Taken};
 use super::commit::{Context, commit};
-use super::{Committed, PlannedMember, Report, Request, prove};
+use super::outlast::{self, Past};
+use super::prove::{self, Answers};
+use super::{Committed, PlannedMember, Report, Request};
 use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
 use crate::judge::{Judgement, Testimony, Verdict};
@@ -283,10 +285,14 @@ async fn take_one(
         workers: seal_pipeline::workers(request.gentle),
         person: request.person,
     };
+    let early = ask_early(context, choice, progress.as_ref()).await;
     let key = context.key(id, SnapshotObject::Data(context.layers()));
     let upload =
         context.repository.store().upload(&key).await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
-    let ask = async |revision| prove::ask(context.source, choice.candidate, revision, request.hashkv_budget).await;
+    let ask = async |examined: &Examined| {
+        let (revision, floor) = (examined.inspection.revision, Revision(examined.hash_kv.compact_revision));
+        early.complete(context.source, choice.candidate, revision, floor, request.hashkv_budget).await
+    };
     let taken = attempt::take(client, &request.spool, plan, upload, ask, progress).await?;
     let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken).await?;
     if judgement.verdict == Verdict::Failed {
@@ -304,6 +310,22 @@ async fn take_one(
     let judged = Judged { from: choice.candidate, taken, testimonies, judgement: judgement.clone() };
     let committed = commit(context, id, started, judged, remarks, progress).await?;
     Ok((committed, judgement))
+}
+
+/// What the members say of the opening read's revision, where the stream may outlast the snapshot's.
+async fn ask_early(context: &Context<'_>, choice: &Choice, progress: &dyn Progress) -> Answers {
+    let candidate = &context.source.asked[choice.candidate].candidate;
+    let (Some((revision, _)), Ok(state)) = (context.opening, &candidate.state) else { return Answers::default() };
+    let manifests = context.catalog.backups.iter().map(|backup| &backup.manifest);
+    let expected = outlast::expected(state.db_size, Past::newest(manifests, candidate.id));
+    if !outlast::may_outlast(expected) {
+        return Answers::default();
+    }
+    progress.say(&format!(
+        "the stream may take {} minutes, and the snapshot's revision be compacted meanwhile: members are asked for HashKV of revision {revision} first",
+        expected.as_secs().div_ceil(60)
+    ));
+    Answers::early(context.source, choice.candidate, revision, context.request.hashkv_budget).await
 }
 
 /// Compares on a thread of its own, for the file may have to be hashed again.
