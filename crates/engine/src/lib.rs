@@ -23,6 +23,7 @@ pub mod key_check;
 pub mod lease;
 pub mod limits;
 pub mod lineage;
+mod memory;
 pub mod next;
 pub mod opening;
 mod order;

@@ -8,7 +8,9 @@ use etcd_store::id::{ClusterId, MemberId};
 
 use crate::choice::{Candidate, CandidateState};
 use crate::failure::{Code, Failure, Outcome};
+use crate::init::here::{is_here, is_here_by_address};
 use crate::limits::MAX_MEMBERS;
+use crate::seal_pipeline::on_thread;
 use crate::source_failure::failure;
 
 /// How etcd is reached.
@@ -64,6 +66,10 @@ pub struct Source {
     pub notes: Vec<String>,
 }
 
+fn any_is_here(asked: &[String], listed: &[String]) -> bool {
+    asked.iter().any(|url| is_here(url)) || listed.iter().any(|url| is_here_by_address(url))
+}
+
 impl Source {
     /// Connects to the endpoints and looks round.
     pub async fn connect(options: &SourceOptions) -> Outcome<Self> {
@@ -104,6 +110,15 @@ impl Source {
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
         self.asked.iter().map(|asked| asked.candidate.clone()).collect()
+    }
+
+    /// Whether a member of the cluster may run on this machine, as far as addresses tell: one that was asked, or one that the member list has at
+    /// an address of this machine. In doubt (a forwarded port) it is here.
+    pub async fn is_here(&self) -> Outcome<bool> {
+        let asked: Vec<String> = self.asked.iter().map(|asked| asked.candidate.endpoint.clone()).collect();
+        let listed: Vec<String> = self.members.iter().flat_map(|member| member.client_urls.clone()).collect();
+        // Names that were dialled are looked up again; those nobody asked for are not.
+        on_thread("look round", move || Ok(any_is_here(&asked, &listed))).await
     }
 
     /// The leader as the answering members see it, if they agree.
@@ -281,5 +296,22 @@ pub fn alarm_name(kind: etcd_api::AlarmKind) -> String {
         etcd_api::AlarmKind::NoSpace => "NOSPACE".to_owned(),
         etcd_api::AlarmKind::Corrupt => "CORRUPT".to_owned(),
         etcd_api::AlarmKind::Other(number) => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etcd_is_here_by_what_was_asked_or_by_where_the_list_has_it() {
+        let urls = |urls: &[&str]| urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>();
+        let elsewhere = urls(&["https://198.51.100.1:2379", "https://203.0.113.2:2379"]);
+        assert!(any_is_here(&urls(&["https://198.51.100.1:2379", "https://127.0.0.1:2379"]), &elsewhere));
+        assert!(any_is_here(&urls(&["http://localhost:2379"]), &[]), "a name that was dialled is looked up");
+        assert!(any_is_here(&elsewhere, &urls(&["https://[::1]:2379"])), "asked elsewhere, and a member is here all the same");
+        assert!(!any_is_here(&elsewhere, &elsewhere));
+        assert!(!any_is_here(&elsewhere, &urls(&["http://localhost:2379"])), "a name that nobody dialled is not looked up");
+        assert!(!any_is_here(&[], &[]));
     }
 }

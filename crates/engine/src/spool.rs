@@ -5,14 +5,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bbolt::ReadAt;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::failure::{Failure, Outcome};
-use crate::limits::{SPOOL_BLOCK, SPOOL_RESERVE};
+use crate::limits::{SPOOL_BLOCK, SPOOL_RESERVE, SPOOL_SHARE_OF_MEMORY};
+use crate::memory;
 
 const TAG: usize = 16;
 const STORED_BLOCK: usize = SPOOL_BLOCK + TAG;
@@ -26,7 +27,8 @@ pub struct SpoolOptions {
     pub directory: Option<PathBuf>,
     /// Bytes that stay free on its filesystem.
     pub reserve: u64,
-    /// Push written blocks to the disk in small steps, so that an etcd on the same disk does not wait behind one large flush.
+    /// An etcd may live on the same disk: push written blocks to it in small steps where they would pile up, so that etcd does not wait behind one
+    /// large flush.
     pub flush_gently: bool,
 }
 
@@ -56,7 +58,7 @@ pub struct Spool {
     directory: PathBuf,
     key: LessSafeKey,
     length: AtomicU64,
-    flush_gently: bool,
+    flush_gently: AtomicBool,
 }
 
 impl std::fmt::Debug for Spool {
@@ -85,10 +87,10 @@ impl Spool {
                 .again_with(["--spool-dir", &directory.to_string_lossy()]));
         }
         let file = disk::File::unnamed(&directory, 0o600).map_err(|error| failed("the spool cannot be opened", error))?;
-        Ok(Self { file, directory, key: fresh_key()?, length: AtomicU64::new(0), flush_gently: options.flush_gently })
+        Ok(Self { file, directory, key: fresh_key()?, length: AtomicU64::new(0), flush_gently: AtomicBool::new(options.flush_gently) })
     }
 
-    /// Makes room for `database_size` bytes beforehand, and refuses when less than `reserve` would be left.
+    /// Makes room for `database_size` bytes beforehand (0 where nobody knows), and refuses when less than `reserve` would be left.
     pub fn reserve(&self, database_size: u64, reserve: u64) -> Outcome<()> {
         let blocks = database_size.div_ceil(SPOOL_BLOCK as u64);
         let stored = database_size + blocks * TAG as u64;
@@ -96,6 +98,9 @@ impl Spool {
         if stored.saturating_add(reserve) > free {
             let detail = format!("{free} bytes are free, {stored} are needed and {reserve} must stay free (--spool-reserve)");
             return Err(self.no_room(database_size, &detail));
+        }
+        if !piles_up(database_size, memory::available()) {
+            self.flush_gently.store(false, Ordering::Relaxed);
         }
         self.file.allocate(stored).map_err(|error| self.no_room(database_size, &error.to_string()))
     }
@@ -122,7 +127,7 @@ impl Spool {
             }
             let offset = first * STORED_BLOCK as u64;
             self.file.write_all_at(&scratch, offset).map_err(|error| self.no_room(length + bytes.len() as u64, &error.to_string()))?;
-            if self.flush_gently {
+            if self.flush_gently.load(Ordering::Relaxed) {
                 // Only a hint; a filesystem without it loses nothing but smoothness.
                 self.file.sync_range(offset, scratch.len() as u64);
             }
@@ -196,6 +201,11 @@ impl ReadAt for Spool {
     }
 }
 
+/// Whether a spool of that size (0: unknown) would be written out in one large flush if nobody began earlier.
+fn piles_up(size: u64, memory: Option<u64>) -> bool {
+    size == 0 || memory.is_none_or(|memory| size > memory / SPOOL_SHARE_OF_MEMORY)
+}
+
 fn nonce(index: u64) -> Nonce {
     let mut bytes = [0; NONCE_LEN];
     bytes[..8].copy_from_slice(&index.to_le_bytes());
@@ -253,6 +263,21 @@ mod tests {
         spool.file.write_all_at(&[0xff], 100).unwrap();
         let error = spool.read_exact_at(&mut [0; 16], 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn small_steps_are_taken_only_where_a_spool_would_pile_up() {
+        let gib = 1 << 30;
+        assert!(!piles_up(400 << 20, Some(20 * gib)), "gone before the system would write it");
+        assert!(piles_up(400 << 20, Some(2 * gib)));
+        assert!(piles_up(8 * gib, Some(20 * gib)));
+        assert!(piles_up(0, Some(20 * gib)) && piles_up(1, None), "in doubt");
+
+        let (_directory, spool) = spool();
+        let gentle = |spool: &Spool| spool.flush_gently.load(Ordering::Relaxed);
+        assert!(gentle(&spool), "until the size is known");
+        spool.reserve(1, 0).unwrap();
+        assert_eq!(gentle(&spool), memory::available().is_none());
     }
 
     #[test]

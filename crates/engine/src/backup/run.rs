@@ -86,9 +86,10 @@ pub async fn run(request: Request, holder: &Holder, progress: Arc<dyn Progress>)
     outcome
 }
 
-async fn back_up(request: Request, holder: &Holder, progress: Arc<dyn Progress>) -> Outcome<Report> {
+async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progress>) -> Outcome<Report> {
     let keys = Keys::of(&request)?;
     let source = Source::connect(&request.source).await?;
+    request.spool.flush_gently |= source.is_here().await?;
     say_source(&request, &source, progress.as_ref());
     // What the cluster refuses is found out before a repository is made or anything else is left behind.
     choose(&source.candidates(), &request.wish)?;

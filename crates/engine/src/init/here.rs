@@ -31,6 +31,12 @@ pub fn is_here(url: &str) -> bool {
     addresses.into_iter().any(|address| address.is_loopback() || is_own(address))
 }
 
+/// Whether the host of a URL is an address of this machine. No name is looked up.
+#[must_use]
+pub fn is_here_by_address(url: &str) -> bool {
+    host(url).parse().is_ok_and(|address: IpAddr| address.is_loopback() || is_own(address))
+}
+
 /// Whether an address is one of this machine's: then the kernel would talk to it from that same address. Nothing is sent.
 fn is_own(address: IpAddr) -> bool {
     const DISCARD: u16 = 9;
@@ -108,6 +114,8 @@ mod tests {
     fn loopback_is_here_and_a_documentation_address_is_not() {
         assert!(is_here("http://127.0.0.1:2379") && is_here("https://[::1]:2379") && is_here("localhost:2379"));
         assert!(!is_here("https://192.0.2.1:2379"));
+        assert!(is_here_by_address("http://127.0.0.1:2379") && is_here_by_address("https://[::1]:2379"));
+        assert!(!is_here_by_address("localhost:2379") && !is_here_by_address("https://192.0.2.1:2379"));
         assert!(is_loopback("http://localhost:1") && !is_loopback("http://192.0.2.1:1"));
     }
 
