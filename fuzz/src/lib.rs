@@ -70,7 +70,7 @@ fn records(bytes: &[u8]) {
     etcd_store::fuzzing::initial_cluster(bytes);
 }
 
-/// What is read of a configuration is written and read as the same.
+/// A configuration, and what is looked up in one that passes its checks.
 fn config(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let Ok(config) = engine::config::parse(text) else { return };
