@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -27,7 +28,7 @@ pub fn at_terminal(command: &[String], answers: &[(&str, &str)]) -> Option<(Opti
     let mut child = setsid.spawn().unwrap();
     // The command holds the other side's last descriptors, so that the reader below meets the end.
     drop(setsid);
-    let shown = collect(master.try_clone().unwrap());
+    let (shown, reader) = collect(master.try_clone().unwrap());
     let mut terminal = File::from(master);
     let deadline = Instant::now() + LIMIT;
     let mut seen = 0;
@@ -46,8 +47,10 @@ pub fn at_terminal(command: &[String], answers: &[(&str, &str)]) -> Option<(Opti
     }
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            // What is still in the terminal is read by then or a moment later.
-            std::thread::sleep(Duration::from_millis(50));
+            // What is still in the terminal is read before its end is met.
+            while !reader.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             return Some((status.code(), shown.lock().unwrap().clone()));
         }
         if Instant::now() > deadline {
@@ -58,10 +61,10 @@ pub fn at_terminal(command: &[String], answers: &[(&str, &str)]) -> Option<(Opti
     }
 }
 
-fn collect(master: OwnedFd) -> Arc<Mutex<String>> {
+fn collect(master: OwnedFd) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let shown = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&shown);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         let mut file = File::from(master);
         // Linux says EIO when the last process has left the terminal.
@@ -69,5 +72,5 @@ fn collect(master: OwnedFd) -> Arc<Mutex<String>> {
             sink.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     });
-    shown
+    (shown, reader)
 }
