@@ -157,12 +157,16 @@ async fn a_trickle_below_the_progress_rule_is_given_up() {
 async fn a_slow_reader_is_not_mistaken_for_a_slow_server() {
     let double = MisbehavingEtcd::start(Behaviour::Sound, Script::with_snapshot(database(UNITS))).await.unwrap();
     let client = connect(&double).await;
-    let limits = SnapshotLimits { progress_window: Duration::from_millis(100), ..quick() };
+    let window = Duration::from_secs(1);
+    let limits = SnapshotLimits { progress_window: window, ..quick() };
     let mut stream = client.snapshot(limits).await.unwrap();
     let mut received = 0;
+    let mut pauses = 0..2;
     while let Some(piece) = stream.next().await.unwrap() {
         received += piece.len() as u64;
-        tokio::time::sleep(Duration::from_millis(120)).await;
+        if pauses.next().is_some() {
+            tokio::time::sleep(window + window / 5).await;
+        }
     }
     assert_eq!(received, SIZE);
     stream.finish().unwrap();

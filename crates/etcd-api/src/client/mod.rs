@@ -23,6 +23,7 @@ use self::method::Method;
 use crate::auth::{Auth, Token};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
+use crate::limits::DEADLINE_GRACE;
 use crate::options::ConnectOptions;
 use crate::snapshot::{SnapshotLimits, SnapshotStream};
 use crate::transport::{self, Fate};
@@ -160,8 +161,9 @@ impl Client {
         A: Message + Default + 'static,
     {
         let mut request = with_metadata(message, token);
-        // Told to the server as well, so that it stops working for a caller who has gone.
-        request.set_timeout(limit);
+        // Told to the server as well, so that it stops working for a caller who has gone; a little later than our own end, because a server whose
+        // time is over resets the stream, which would look like a lost connection if that came first.
+        request.set_timeout(limit + DEADLINE_GRACE);
         let mut grpc = self.grpc(method.answer_max);
         let call = async {
             grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;

@@ -20,7 +20,7 @@ pub(crate) async fn connect(double: &MisbehavingEtcd) -> Client {
 
 /// Limits short enough for a test to wait for.
 pub(crate) fn quick() -> SnapshotLimits {
-    SnapshotLimits { idle_timeout: Duration::from_millis(400), ..SnapshotLimits::default() }
+    SnapshotLimits { idle_timeout: Duration::from_secs(4), ..SnapshotLimits::default() }
 }
 
 /// Starts a double, drains its snapshot, and returns what came of it.
