@@ -1,6 +1,6 @@
 //! etcd's errors in an operator's words: the likely cause and what mends it.
 
-use etcd_api::{Error, ErrorClass, ErrorKind};
+use etcd_api::{Error, ErrorClass, ErrorKind, LinkFault};
 
 use crate::failure::{Code, Failure};
 
@@ -21,16 +21,20 @@ pub fn failure(what: &str, error: &Error) -> Failure {
 
 fn advice(kind: &ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        ErrorKind::Unreachable(_) => "etcd does not listen there, or a firewall is between: check --endpoints, and that etcd runs",
-        ErrorKind::TlsCa(_) => {
+        ErrorKind::Link(LinkFault::Unreachable(_)) => {
+            "etcd does not listen there, or a firewall is between: check --endpoints, and that etcd runs"
+        }
+        ErrorKind::Link(LinkFault::TlsCa(_)) => {
             "--cacert must name the CA of this etcd (kubeadm: /etc/kubernetes/pki/etcd/ca.crt, not /etc/kubernetes/pki/ca.crt)"
         }
-        ErrorKind::TlsServerCertificate(_) => "the certificate of etcd itself has to be renewed",
-        ErrorKind::WrongServerName { .. } => "use an address that is in the certificate, or name one that is with --tls-server-name",
-        ErrorKind::TlsClientCertificate(_) => {
+        ErrorKind::Link(LinkFault::TlsServerCertificate(_)) => "the certificate of etcd itself has to be renewed",
+        ErrorKind::Link(LinkFault::WrongServerName { .. }) => {
+            "use an address that is in the certificate, or name one that is with --tls-server-name"
+        }
+        ErrorKind::Link(LinkFault::TlsClientCertificate(_)) => {
             "--cert and --key must name a client certificate of this etcd's CA that has not expired (kubeadm: /etc/kubernetes/pki/etcd/healthcheck-client.crt and .key)"
         }
-        ErrorKind::SchemeMismatch { .. } => "write the endpoint with the other scheme",
+        ErrorKind::Link(LinkFault::SchemeMismatch { .. }) => "write the endpoint with the other scheme",
         ErrorKind::Timeout(_) => {
             "the member is overloaded, stopped, or unreachable: look at its log, or give it more time with --command-timeout"
         }

@@ -2,36 +2,14 @@
 
 use std::fmt;
 
-use url::Host;
-
-/// Whether a connection is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// Plain HTTP/2 with prior knowledge.
-    Http,
-    /// HTTP/2 over TLS.
-    Https,
-}
-
-impl Scheme {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-}
+use grpc_link::{Address, Scheme};
 
 /// The address of exactly one member: scheme, host and port.
 ///
 /// Two endpoints are equal exactly when their canonical texts are: host names in lower case, IPv6 in its shortest form
 /// in brackets, the port always there, nothing after it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    scheme: Scheme,
-    host: Host<String>,
-    port: u16,
-}
+pub struct Endpoint(Address);
 
 /// A text that is no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,36 +54,36 @@ impl Endpoint {
             return Err(refuse("the port is not a number"));
         }
         let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(|| refuse("the port is not within 1 to 65535"))?;
-        let host = Host::parse(host).map_err(|_| refuse("the host is neither a name nor an address"))?;
-        Ok(Self { scheme, host, port })
+        let address = Address::new(scheme, host, port).ok_or_else(|| refuse("the host is neither a name nor an address"))?;
+        Ok(Self(address))
     }
 
     /// Whether the connection is protected.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
-        self.scheme
+        self.0.scheme()
     }
 
     /// The port, never zero.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.0.port()
     }
 
     /// The host without brackets, as name lookup and certificate checks want it.
     #[must_use]
     pub fn host(&self) -> String {
-        match &self.host {
-            Host::Domain(name) => name.clone(),
-            Host::Ipv4(address) => address.to_string(),
-            Host::Ipv6(address) => address.to_string(),
-        }
+        self.0.host()
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.0
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}:{}", self.scheme.as_str(), self.host, self.port)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 

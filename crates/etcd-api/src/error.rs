@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use etcd_store::id::Revision;
+use grpc_link::LinkFault;
 pub use tonic::Code;
 
-use crate::endpoint::{Endpoint, Scheme};
+use crate::endpoint::Endpoint;
 use crate::snapshot::SnapshotViolation;
-use crate::transport::MaterialError;
 use crate::watch::WatchViolation;
 
 /// A failed connection or call. It always names the endpoint, and the call when one was made.
@@ -32,47 +32,13 @@ pub struct Position {
     pub expected: Option<u64>,
 }
 
-/// What went wrong. Texts that come from a server are cut to [`crate::limits::MESSAGE_TEXT_MAX`] bytes.
+/// What went wrong. Texts that come from a server are cut to [`grpc_link::TEXT_MAX`] bytes.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller's certificates, key or server name cannot be used.
+    /// There is no connection, or no longer one. After a lost connection it is unknown whether a write took effect.
     #[error(transparent)]
-    Material(#[from] MaterialError),
-    /// No connection came about: name lookup, refusal, no route, nothing within the dial time-out.
-    #[error("no connection: {0}")]
-    Unreachable(String),
-    /// The member's certificate is not signed by the CA we trust.
-    #[error("the server's certificate is not signed by the trusted CA ({0})")]
-    TlsCa(String),
-    /// The member's certificate is signed by the right CA and still unusable (expired, not yet valid, wrong purpose).
-    #[error("the server's certificate is unusable ({0})")]
-    TlsServerCertificate(String),
-    /// The member's certificate does not carry the name we asked for.
-    #[error("the server's certificate is not valid for '{expected}' ({fact})")]
-    WrongServerName {
-        /// Name or address that was looked for.
-        expected: String,
-        /// What the certificate carries, as far as known.
-        fact: String,
-    },
-    /// The member does not accept our client certificate, or wants one and got none.
-    #[error("the server does not accept our client certificate ({0})")]
-    TlsClientCertificate(String),
-    /// Any other failure of TLS.
-    #[error("TLS failed ({0})")]
-    Tls(String),
-    /// We spoke TLS to a plain port or plain HTTP to a TLS port.
-    #[error("{fact}; we spoke {}, try {}", spoken(*.spoke), spoken(other(*.spoke)))]
-    SchemeMismatch {
-        /// What we spoke.
-        spoke: Scheme,
-        /// What the server did.
-        fact: String,
-    },
-    /// The connection broke while a call was under way. Whether a write took effect is unknown.
-    #[error("the connection was lost ({0})")]
-    ConnectionLost(String),
+    Link(#[from] LinkFault),
     /// No answer in time. Whether a write took effect is unknown.
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -167,20 +133,6 @@ pub enum ErrorClass {
     Misbehaved,
 }
 
-fn spoken(scheme: Scheme) -> &'static str {
-    match scheme {
-        Scheme::Http => "plain http",
-        Scheme::Https => "https",
-    }
-}
-
-fn other(scheme: Scheme) -> Scheme {
-    match scheme {
-        Scheme::Http => Scheme::Https,
-        Scheme::Https => Scheme::Http,
-    }
-}
-
 impl Error {
     pub(crate) fn new(endpoint: &Endpoint, call: Option<&'static str>, kind: impl Into<ErrorKind>) -> Self {
         Self(Box::new(Facts { endpoint: endpoint.clone(), call, position: None, kind: kind.into() }))
@@ -227,16 +179,8 @@ impl ErrorKind {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::Material(_) => ErrorClass::Input,
-            Self::Unreachable(_)
-            | Self::TlsCa(_)
-            | Self::TlsServerCertificate(_)
-            | Self::WrongServerName { .. }
-            | Self::TlsClientCertificate(_)
-            | Self::Tls(_)
-            | Self::SchemeMismatch { .. }
-            | Self::ConnectionLost(_)
-            | Self::Timeout(_) => ErrorClass::Unreachable,
+            Self::Link(fault) if fault.is_input() => ErrorClass::Input,
+            Self::Link(_) | Self::Timeout(_) => ErrorClass::Unreachable,
             Self::Unauthenticated(_) | Self::AuthenticationFailed | Self::PermissionDenied(_) => ErrorClass::Denied,
             Self::Compacted(_)
             | Self::FutureRevision

@@ -5,7 +5,7 @@
 //!
 //! What it never does: it does not balance over members (a snapshot, a status and a hash are about one member), does not
 //! read files or the environment, does not log secrets, and does not repeat a call except once after fetching a new
-//! token. A lost answer to a write is reported as [`ErrorKind::ConnectionLost`] or [`ErrorKind::Timeout`] and means that
+//! token. A lost answer to a write is reported as [`LinkFault::ConnectionLost`] or [`ErrorKind::Timeout`] and means that
 //! nobody knows whether it took effect.
 //!
 //! Invariants:
@@ -31,7 +31,6 @@ pub mod snapshot;
 mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
 pub mod types;
 pub mod watch;
 
@@ -48,10 +47,10 @@ mod pb {
 }
 
 pub use client::Client;
-pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Code, Error, ErrorClass, ErrorKind, Position};
-pub use options::{ConnectOptions, Credentials, TlsOptions};
+pub use grpc_link::{LinkFault, Material, MaterialError, Scheme, TlsOptions};
+pub use options::{ConnectOptions, Credentials};
 pub use snapshot::{SnapshotLimits, SnapshotStream, SnapshotSummary, SnapshotViolation};
-pub use transport::{Material, MaterialError};
 pub use types::*;
 pub use watch::{WatchEvent, WatchMessage, WatchRequest, WatchStream, WatchViolation};

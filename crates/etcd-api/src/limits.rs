@@ -67,9 +67,3 @@ pub const SNAPSHOT_PROGRESS_BYTES: u64 = 1 << 20;
 
 /// Requests that may wait on the sending side of one watch.
 pub const WATCH_REQUEST_QUEUE: usize = 8;
-
-/// Longest server text kept in an error; the rest is cut, because it comes from outside.
-pub const MESSAGE_TEXT_MAX: usize = 1024;
-
-/// How much later than we a server gives a call up: it must not be the first.
-pub const DEADLINE_GRACE: Duration = Duration::from_secs(1);

@@ -1,40 +1,11 @@
 //! How to connect: TLS material, user, time limits.
 
-use std::fmt;
 use std::time::Duration;
 
+use grpc_link::{ChannelOptions, Keepalive, TlsOptions};
 use secrecy::SecretString;
-use zeroize::Zeroizing;
 
 use crate::limits;
-
-/// TLS material as PEM text in memory. The caller reads the files, so that errors can name them.
-#[derive(Clone, Default)]
-pub struct TlsOptions {
-    /// Certificates of the CA that signs members' certificates. Without it the system's roots are trusted. Keys of members may
-    /// be RSA, ECDSA P-256/P-384 or Ed25519, not P-521.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Client certificate, then any intermediates.
-    pub cert_pem: Option<Vec<u8>>,
-    /// Private key of the client certificate: PKCS#8, PKCS#1 or SEC1; RSA, ECDSA P-256/P-384 or Ed25519.
-    pub key_pem: Option<Zeroizing<Vec<u8>>>,
-    /// Name or address that the member's certificate must carry, when it is not the endpoint's host (a tunnel, say).
-    pub server_name: Option<String>,
-    /// Accept any server certificate. The connection is then only as trustworthy as the network.
-    pub insecure_skip_verify: bool,
-}
-
-impl fmt::Debug for TlsOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsOptions")
-            .field("ca_pem", &self.ca_pem.is_some())
-            .field("cert_pem", &self.cert_pem.is_some())
-            .field("key_pem", &self.key_pem.is_some())
-            .field("server_name", &self.server_name)
-            .field("insecure_skip_verify", &self.insecure_skip_verify)
-            .finish()
-    }
-}
 
 /// User and password of etcd's own authentication.
 #[derive(Clone, Debug)]
@@ -73,6 +44,19 @@ impl Default for ConnectOptions {
             request_timeout: limits::REQUEST_TIMEOUT,
             keepalive_time: limits::KEEPALIVE_TIME,
             keepalive_timeout: limits::KEEPALIVE_TIMEOUT,
+        }
+    }
+}
+
+impl ConnectOptions {
+    pub(crate) fn channel(&self) -> ChannelOptions {
+        ChannelOptions {
+            dial_timeout: self.dial_timeout,
+            // etcd runs with PermitWithoutStream off, and allows a ping every 5 s.
+            keepalive: Keepalive::Http2 { time: self.keepalive_time.max(limits::KEEPALIVE_TIME_MIN), timeout: self.keepalive_timeout },
+            stream_window: limits::STREAM_WINDOW,
+            connection_window: limits::CONNECTION_WINDOW,
+            frame_size: limits::FRAME_SIZE,
         }
     }
 }

@@ -1,74 +1,24 @@
 //! From a gRPC status to a typed error.
 //!
-//! A status made by a server has no source; one made on this side (by hyper, by our dialer) has. etcd's own errors are
-//! told apart by their texts (api/v3rpc/rpctypes/error.go, 3.4 to 3.7), because one gRPC code stands for many of them.
+//! etcd's own errors are told apart by their texts (api/v3rpc/rpctypes/error.go, 3.4 to 3.7), because one gRPC code stands for many of them.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
+use grpc_link::{Fate, LocalCause, local_cause, tame};
 use tonic::{Code, Status};
 
 use crate::error::ErrorKind;
-use crate::limits::MESSAGE_TEXT_MAX;
-use crate::transport::{ConnectFault, Fate};
-
-/// Texts of the gRPC library for statuses it makes itself without naming a source.
-mod local {
-    pub(super) const NO_FINAL_STATUS: &str = "protocol error: missing grpc-status trailer";
-    pub(super) const CUT_MESSAGE: &str = "Unexpected EOF decoding stream";
-    pub(super) const TOO_LARGE: &str = "Error, decoded message length too large";
-    pub(super) const NOT_PROTOBUF: &str = "failed to decode Protobuf message";
-    pub(super) const PROTOCOL: &str = "protocol error: ";
-}
-
-/// Cuts a text from outside to the limit, on a character boundary, and makes control characters visible.
-pub(crate) fn tame(text: &str) -> String {
-    let mut end = text.len().min(MESSAGE_TEXT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut tamed = String::with_capacity(end);
-    for c in text.get(..end).unwrap_or_default().chars() {
-        if c.is_control() {
-            tamed.extend(c.escape_default());
-        } else {
-            tamed.push(c);
-        }
-    }
-    tamed
-}
 
 /// Types a status. `limit` is the time the call was given, `fate` what the connection itself has seen.
 pub(crate) fn classify(status: &Status, limit: Duration, fate: &Fate) -> ErrorKind {
-    match status.source() {
-        Some(source) => classify_local(source, status, limit, fate),
+    match local_cause(status, fate) {
+        Some(LocalCause::Link(fault)) => ErrorKind::Link(fault),
+        Some(LocalCause::TimedOut) => ErrorKind::Timeout(limit),
+        Some(LocalCause::TooLarge(text)) => ErrorKind::MessageTooLarge(text),
+        Some(LocalCause::Garbled(text)) => ErrorKind::Protocol(text),
+        // A cause that a later version of grpc-link may add.
+        Some(_) => ErrorKind::Protocol(tame(status.message())),
         None => classify_remote(status, limit),
-    }
-}
-
-fn classify_local(source: &(dyn StdError + 'static), status: &Status, limit: Duration, fate: &Fate) -> ErrorKind {
-    let mut innermost = source;
-    let mut link = Some(source);
-    while let Some(error) = link {
-        if let Some(fault) = error.downcast_ref::<ConnectFault>() {
-            return fault.0.clone();
-        }
-        if error.downcast_ref::<tonic::TimeoutExpired>().is_some() {
-            return ErrorKind::Timeout(limit);
-        }
-        innermost = error;
-        link = error.source();
-    }
-    // hyper reports a connection that died as "broken pipe" or "cancelled"; the reason was seen by the byte stream below.
-    if let Some(kind) = fate.fault() {
-        return kind;
-    }
-    let outer = status.message();
-    let inner = innermost.to_string();
-    if outer.contains(&inner) || inner.is_empty() {
-        ErrorKind::ConnectionLost(tame(outer))
-    } else {
-        ErrorKind::ConnectionLost(tame(&format!("{outer}: {inner}")))
     }
 }
 
@@ -122,21 +72,6 @@ pub(crate) fn by_text(text: &str) -> Option<ErrorKind> {
     } else if has(": permission denied") {
         // "etcdserver: permission denied"; Snapshot of 3.4 and 3.5 lets "auth: permission denied" through, as code Unknown.
         ErrorKind::PermissionDenied(tame(text))
-    } else {
-        return by_library_text(text);
-    };
-    Some(kind)
-}
-
-fn by_library_text(text: &str) -> Option<ErrorKind> {
-    let kind = if text.starts_with(local::NO_FINAL_STATUS) {
-        ErrorKind::ConnectionLost("the stream ended without a final status".to_owned())
-    } else if text.starts_with(local::CUT_MESSAGE) {
-        ErrorKind::ConnectionLost("the stream ended within a message".to_owned())
-    } else if text.starts_with(local::TOO_LARGE) {
-        ErrorKind::MessageTooLarge(tame(text))
-    } else if text.starts_with(local::NOT_PROTOBUF) || text.starts_with(local::PROTOCOL) {
-        ErrorKind::Protocol(tame(text))
     } else {
         return None;
     };
@@ -192,12 +127,5 @@ mod tests {
         ] {
             assert_eq!(classify(&Status::new(code, text), limit, &Fate::default()), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn text_from_outside_is_cut_and_cannot_move_the_cursor() {
-        let long = "ä".repeat(MESSAGE_TEXT_MAX);
-        assert_eq!(tame(&long).len(), MESSAGE_TEXT_MAX);
-        assert_eq!(tame("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{drain_from, endpoint};
 use etcd_api::{
-    AlarmKind, Client, Code, Compare, CompareOp, CompareTarget, ConnectOptions, Credentials, DeleteRequest, ErrorKind, KeyRange,
+    AlarmKind, Client, Code, Compare, CompareOp, CompareTarget, ConnectOptions, Credentials, DeleteRequest, ErrorKind, KeyRange, LinkFault,
     PutRequest, RangeRequest, Scheme, SnapshotLimits, TlsOptions, Txn, TxnOp, TxnResult, WatchEvent, WatchMessage, WatchRequest,
 };
 use etcd_store::id::{LeaseId, MemberId, Revision};
@@ -475,25 +475,25 @@ async fn mutual_tls_and_everything_that_can_be_wrong_with_it(program: Program) {
 
     for _ in 0..5 {
         let kind = failure(&etcd.client_url, &pki.options(None)).await;
-        assert!(matches!(kind, ErrorKind::TlsClientCertificate(_)), "{kind:?}");
+        assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{kind:?}");
         let foreign = Pki::new().issue("client");
         let kind = failure(&etcd.client_url, &pki.options(Some(foreign))).await;
-        assert!(matches!(kind, ErrorKind::TlsClientCertificate(_)), "{kind:?}");
+        assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{kind:?}");
     }
     let kind = failure(&etcd.client_url, &Pki::new().options(None)).await;
-    assert!(matches!(kind, ErrorKind::TlsCa(_)), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsCa(_))), "{kind:?}");
     let by_name = etcd.client_url.replace("127.0.0.1", "localhost");
     let kind = failure(&by_name, &pki.options(Some(pki.issue("client")))).await;
-    assert!(matches!(kind, ErrorKind::WrongServerName { .. }), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::WrongServerName { .. })), "{kind:?}");
     let plain = etcd.client_url.replace("https", "http");
     let kind = failure(&plain, &ConnectOptions::default()).await;
-    assert!(matches!(kind, ErrorKind::SchemeMismatch { spoke: Scheme::Http, .. }), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::SchemeMismatch { spoke: Scheme::Http, .. })), "{kind:?}");
 }
 
 async fn tls_to_a_plain_member(program: Program) {
     let (etcd, _client) = single(&program, &[]).await;
     let kind = failure(&etcd.client_url.replace("http", "https"), &Pki::new().options(None)).await;
-    assert!(matches!(kind, ErrorKind::SchemeMismatch { spoke: Scheme::Https, .. }), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::SchemeMismatch { spoke: Scheme::Https, .. })), "{kind:?}");
 }
 
 async fn certificates_that_etcd_makes_for_itself(program: Program) {
@@ -503,7 +503,7 @@ async fn certificates_that_etcd_makes_for_itself(program: Program) {
     drain_from(&client, SnapshotLimits::default()).await.unwrap();
     // Its key is P-521, which cannot be checked: the error must say what to look for.
     let kind = failure(&etcd.client_url, &Pki::new().options(None)).await;
-    assert!(matches!(&kind, ErrorKind::Tls(fact) if fact.contains("P-521")), "{kind:?}");
+    assert!(matches!(&kind, ErrorKind::Link(LinkFault::Tls(fact)) if fact.contains("P-521")), "{kind:?}");
 }
 
 async fn idle_and_quiet(program: Program) {

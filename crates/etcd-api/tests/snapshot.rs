@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{connect, database, drain, drain_from, quick};
 use etcd_api::testing::{Behaviour, MisbehavingEtcd, Script};
-use etcd_api::{Code, Error, ErrorClass, ErrorKind, SnapshotLimits, SnapshotViolation};
+use etcd_api::{Code, Error, ErrorClass, ErrorKind, LinkFault, SnapshotLimits, SnapshotViolation};
 
 const UNITS: usize = 400;
 const SIZE: u64 = UNITS as u64 * 512;
@@ -253,7 +253,7 @@ async fn a_refusal_before_the_first_message_is_typed() {
 #[tokio::test]
 async fn a_connection_cut_in_the_middle_is_an_error() {
     let error = failure(Behaviour::CutMidway { after: 64 << 10 }).await;
-    assert!(matches!(error.kind(), ErrorKind::ConnectionLost(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::ConnectionLost(_))), "{error}");
     assert_eq!(error.class(), ErrorClass::Unreachable);
     assert!(error.to_string().contains("after 65536 of 204800 bytes"), "{error}");
 }
@@ -265,14 +265,14 @@ async fn a_stream_reset_in_the_middle_is_an_error_even_when_the_reset_looks_poli
     const CANCEL: u32 = 8;
     for reason in [NO_ERROR, INTERNAL_ERROR, CANCEL] {
         let error = failure(Behaviour::ResetMidway { after: 64 << 10, reason }).await;
-        assert!(matches!(error.kind(), ErrorKind::ConnectionLost(_)), "reason {reason}: {error}");
+        assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::ConnectionLost(_))), "reason {reason}: {error}");
     }
 }
 
 #[tokio::test]
 async fn a_goaway_in_the_middle_is_an_error() {
     let error = failure(Behaviour::GoAway { after: 64 << 10 }).await;
-    assert!(matches!(error.kind(), ErrorKind::ConnectionLost(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::ConnectionLost(_))), "{error}");
     assert_eq!(error.position().unwrap().received, 64 << 10);
 }
 
@@ -280,7 +280,7 @@ async fn a_goaway_in_the_middle_is_an_error() {
 async fn an_end_without_a_status_is_an_error() {
     for after in [64 << 10, SIZE] {
         let error = failure(Behaviour::EndWithoutStatus { after }).await;
-        assert!(matches!(error.kind(), ErrorKind::ConnectionLost(_)), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::ConnectionLost(_))), "{error}");
     }
 }
 

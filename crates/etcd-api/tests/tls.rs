@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::endpoint;
 use etcd_api::testing::{Behaviour, MisbehavingEtcd, Script};
-use etcd_api::{Client, ConnectOptions, Endpoint, Error, ErrorClass, ErrorKind, Material, Scheme, TlsOptions};
+use etcd_api::{Client, ConnectOptions, Endpoint, Error, ErrorClass, ErrorKind, LinkFault, Material, Scheme, TlsOptions};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -135,14 +135,14 @@ async fn a_bundle_of_cas_is_trusted_as_a_whole() {
 async fn a_server_of_another_ca_is_named_as_such() {
     let double = double(&Ca::new("etcd-ca"), None, TLS13).await;
     let kind = failure(&double, Ca::new("other").trusted()).await;
-    assert!(matches!(kind, ErrorKind::TlsCa(_)), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsCa(_))), "{kind:?}");
 }
 
 #[tokio::test]
 async fn a_server_of_another_ca_with_the_same_name_is_named_as_such() {
     let double = double(&Ca::new("etcd-ca"), None, TLS13).await;
     let kind = failure(&double, Ca::new("etcd-ca").trusted()).await;
-    assert!(matches!(kind, ErrorKind::TlsCa(_)), "{kind:?}");
+    assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsCa(_))), "{kind:?}");
 }
 
 #[tokio::test]
@@ -150,9 +150,9 @@ async fn without_a_ca_the_system_decides_and_does_not_know_ours() {
     let double = double(&Ca::new("etcd-ca"), None, TLS13).await;
     let error = status(endpoint(double.endpoint()), TlsOptions::default()).await.unwrap_err();
     match error.kind() {
-        ErrorKind::TlsCa(_) => {}
+        ErrorKind::Link(LinkFault::TlsCa(_)) => {}
         // A machine without any root certificates.
-        ErrorKind::Material(material) => assert_eq!(material.what, Material::SystemRoots),
+        ErrorKind::Link(LinkFault::Material(material)) => assert_eq!(material.what, Material::SystemRoots),
         other => panic!("{other:?}"),
     }
 }
@@ -171,7 +171,7 @@ async fn a_certificate_for_another_name_is_named_as_such_and_can_be_overridden()
     let config = server(&ca.issue(&["etcd.test", "10.1.2.3"], &key), &key, None, TLS13);
     let double = MisbehavingEtcd::start_tls(Behaviour::Sound, Script::default(), config).await.unwrap();
     match failure(&double, ca.trusted()).await {
-        ErrorKind::WrongServerName { expected, fact } => {
+        ErrorKind::Link(LinkFault::WrongServerName { expected, fact }) => {
             assert_eq!(expected, "127.0.0.1");
             assert!(fact.contains("etcd.test") && fact.contains("10.1.2.3"), "{fact}");
         }
@@ -189,7 +189,7 @@ async fn an_expired_certificate_is_named_as_such() {
     let config = server(&ca.issue_expired(&["127.0.0.1"], &key), &key, None, TLS13);
     let double = MisbehavingEtcd::start_tls(Behaviour::Sound, Script::default(), config).await.unwrap();
     let kind = failure(&double, ca.trusted()).await;
-    assert!(matches!(&kind, ErrorKind::TlsServerCertificate(fact) if fact.contains("expired")), "{kind:?}");
+    assert!(matches!(&kind, ErrorKind::Link(LinkFault::TlsServerCertificate(fact)) if fact.contains("expired")), "{kind:?}");
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn a_missing_client_certificate_is_named_as_such() {
         let double = double(&ca, Some(&ca), versions).await;
         for _ in 0..10 {
             let kind = failure(&double, ca.trusted()).await;
-            assert!(matches!(kind, ErrorKind::TlsClientCertificate(_)), "{kind:?}");
+            assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{kind:?}");
         }
     }
 }
@@ -227,7 +227,7 @@ async fn a_client_certificate_of_another_ca_is_named_as_such() {
         for _ in 0..10 {
             let tls = TlsOptions { ca_pem: ca.trusted().ca_pem, ..other.client(EC_PKCS8, EC_SEC1) };
             let kind = failure(&double, tls).await;
-            assert!(matches!(kind, ErrorKind::TlsClientCertificate(_)), "{kind:?}");
+            assert!(matches!(kind, ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{kind:?}");
         }
     }
 }
@@ -240,9 +240,9 @@ async fn every_call_after_a_refused_client_certificate_says_so_and_streams_too()
     let client = Client::connect(endpoint(double.endpoint()), &options).await.unwrap();
     for _ in 0..5 {
         let error = client.status().await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::TlsClientCertificate(_)), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{error}");
         let error = client.snapshot(common::quick()).await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::TlsClientCertificate(_)), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{error}");
     }
 }
 
@@ -271,7 +271,7 @@ async fn a_server_that_asks_for_a_certificate_and_hangs_up_without_a_word_is_und
     });
     let error = status(endpoint(&format!("https://{address}")), ca.trusted()).await.unwrap_err();
     server.abort();
-    assert!(matches!(error.kind(), ErrorKind::TlsClientCertificate(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::TlsClientCertificate(_))), "{error}");
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn plain_http_to_a_tls_port_is_named_as_such() {
         let plain = double.endpoint().replace("https", "http");
         for _ in 0..10 {
             let error = status(endpoint(&plain), ca.trusted()).await.unwrap_err();
-            assert!(matches!(error.kind(), ErrorKind::SchemeMismatch { spoke: Scheme::Http, .. }), "{error}");
+            assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::SchemeMismatch { spoke: Scheme::Http, .. })), "{error}");
             assert!(error.to_string().contains("try https"), "{error}");
         }
     }
@@ -293,7 +293,7 @@ async fn tls_to_a_plain_port_is_named_as_such() {
     let double = MisbehavingEtcd::start(Behaviour::Sound, Script::default()).await.unwrap();
     let tls = double.endpoint().replace("http", "https");
     let error = status(endpoint(&tls), Ca::new("etcd-ca").trusted()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::SchemeMismatch { spoke: Scheme::Https, .. }), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::SchemeMismatch { spoke: Scheme::Https, .. })), "{error}");
     assert!(error.to_string().contains("try plain http"), "{error}");
     assert_eq!(error.class(), ErrorClass::Unreachable);
 }
@@ -311,7 +311,7 @@ async fn a_port_that_hangs_up_at_once_is_named_as_such_either_way() {
     });
     for (scheme, spoke) in [("http", Scheme::Http), ("https", Scheme::Https)] {
         let error = status(endpoint(&format!("{scheme}://{address}")), Ca::new("etcd-ca").trusted()).await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::SchemeMismatch { spoke: said, .. } if *said == spoke), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::SchemeMismatch { spoke: said, .. }) if *said == spoke), "{error}");
     }
     server.abort();
 }
@@ -340,7 +340,7 @@ async fn unusable_material_is_refused_before_anything_is_dialled() {
         let error = status(endpoint("https://127.0.0.1:9"), tls).await.unwrap_err();
         assert_eq!(error.class(), ErrorClass::Input, "{error}");
         match error.kind() {
-            ErrorKind::Material(material) => {
+            ErrorKind::Link(LinkFault::Material(material)) => {
                 assert_eq!(material.what, what, "{error}");
                 assert!(material.fact.contains(fact), "{error}");
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{connect, database, endpoint};
 use etcd_api::testing::{Behaviour, Failure, MisbehavingEtcd, Script, ScriptHash, ScriptMember};
-use etcd_api::{Alarm, AlarmKind, Client, ConnectOptions, ErrorClass, ErrorKind, KeyRange, PutRequest, RangeRequest};
+use etcd_api::{Alarm, AlarmKind, Client, ConnectOptions, ErrorClass, ErrorKind, KeyRange, LinkFault, PutRequest, RangeRequest};
 use etcd_store::id::{ClusterId, MemberId, Revision};
 
 async fn double(script: Script) -> (MisbehavingEtcd, Client) {
@@ -188,10 +188,10 @@ async fn nobody_listening_is_unreachable() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let error = Client::connect(endpoint(&address.to_string()), &ConnectOptions::default()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Unreachable(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::Unreachable(_))), "{error}");
     assert_eq!((error.class(), error.call()), (ErrorClass::Unreachable, None));
     let error = Client::connect(endpoint("no-such-host.invalid:2379"), &ConnectOptions::default()).await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::Unreachable(_) | ErrorKind::Timeout(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::Unreachable(_)) | ErrorKind::Timeout(_)), "{error}");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn a_server_that_has_gone_is_unreachable_at_the_next_call_and_back_when_it
         assert_eq!(error.class(), ErrorClass::Unreachable, "{error}");
         kinds.push(error.kind().clone());
     }
-    assert!(matches!(kinds[1], ErrorKind::Unreachable(_)), "{kinds:?}");
+    assert!(matches!(kinds[1], ErrorKind::Link(LinkFault::Unreachable(_))), "{kinds:?}");
     assert_eq!(address, client.endpoint().to_string().strip_prefix("http://").unwrap().parse().unwrap());
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use common::connect;
 use etcd_api::testing::{Behaviour, Failure, MisbehavingEtcd, Script, ScriptEvent, WatchAnswer, WatchStep};
-use etcd_api::{Client, Error, ErrorClass, ErrorKind, KeyRange, WatchEvent, WatchMessage, WatchRequest, WatchStream, WatchViolation};
+use etcd_api::{
+    Client, Error, ErrorClass, ErrorKind, KeyRange, LinkFault, WatchEvent, WatchMessage, WatchRequest, WatchStream, WatchViolation,
+};
 use etcd_store::id::Revision;
 
 fn created() -> WatchAnswer {
@@ -162,5 +164,5 @@ async fn a_server_that_goes_away_ends_the_watch_with_an_error() {
     let mut stream = stream.unwrap();
     drop(double);
     let error = stream.next().await.unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::ConnectionLost(_)), "{error}");
+    assert!(matches!(error.kind(), ErrorKind::Link(LinkFault::ConnectionLost(_))), "{error}");
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use etcd_api::{Client, ConnectOptions, Endpoint, ErrorKind};
+use etcd_api::{Client, ConnectOptions, Endpoint, ErrorKind, LinkFault};
 
 use super::directory::Directory;
 use super::{Binary, Request};
@@ -247,8 +247,8 @@ async fn look(endpoint: &str, request: &Request, restored: &restore::Report) -> 
 
 fn not_yet(error: &etcd_api::Error, request: &Request) -> Result<Option<Ready>, Trouble> {
     match error.kind() {
-        ErrorKind::Unreachable(_)
-        | ErrorKind::ConnectionLost(_)
+        ErrorKind::Link(LinkFault::Unreachable(_))
+        | ErrorKind::Link(LinkFault::ConnectionLost(_))
         | ErrorKind::Timeout(_)
         | ErrorKind::NoLeader
         | ErrorKind::Unavailable(_) => Ok(None),

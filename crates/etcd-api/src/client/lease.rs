@@ -18,7 +18,7 @@ impl Client {
         let request = pb::LeaseGrantRequest { ttl: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX), id: id.map_or(0, |id| id.0) };
         let answer: pb::LeaseGrantResponse = self.call(&method::LEASE_GRANT, request).await?;
         if !answer.error.is_empty() {
-            let text = crate::status::tame(&answer.error);
+            let text = grpc_link::tame(&answer.error);
             return Err(self.error(&method::LEASE_GRANT, ErrorKind::Protocol(text)));
         }
         Ok(LeaseGranted { id: LeaseId(answer.id), ttl: seconds(answer.ttl) })

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use grpc_link::{DEADLINE_GRACE, Fate};
 use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::time::timeout;
@@ -23,10 +24,8 @@ use self::method::Method;
 use crate::auth::{Auth, Token};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind};
-use crate::limits::DEADLINE_GRACE;
 use crate::options::ConnectOptions;
 use crate::snapshot::{SnapshotLimits, SnapshotStream};
-use crate::transport::{self, Fate};
 use crate::watch::{WatchRequest, WatchStream};
 use crate::{pb, status};
 
@@ -50,14 +49,15 @@ impl Client {
     /// Connects to a member: TCP, and for https the TLS handshake.
     ///
     /// With TLS 1.3 a server that refuses our client certificate says so only after the handshake, so that
-    /// [`ErrorKind::TlsClientCertificate`] may come from the first call instead. No call is made here.
+    /// [`LinkFault::TlsClientCertificate`](grpc_link::LinkFault::TlsClientCertificate) may come from the first call instead. No call is made here.
     ///
     /// # Errors
-    /// [`ErrorKind::Material`] for unusable certificates; the kinds of class
+    /// [`LinkFault::Material`](grpc_link::LinkFault::Material) for unusable certificates; the kinds of class
     /// [`Unreachable`](crate::ErrorClass::Unreachable) when no connection comes about within the dial time-out.
     pub async fn connect(endpoint: Endpoint, options: &ConnectOptions) -> Result<Self, Error> {
         let fate = Fate::default();
-        let channel = transport::connect(&endpoint, options, &fate).await.map_err(|kind| Error::new(&endpoint, None, kind))?;
+        let connected = grpc_link::connect(endpoint.address(), options.tls.as_ref(), &options.channel(), &fate).await;
+        let channel = connected.map_err(|fault| Error::new(&endpoint, None, fault))?;
         let auth = options.credentials.clone().map(Auth::new);
         Ok(Self { shared: Arc::new(Shared { endpoint, channel, fate, auth, request_timeout: options.request_timeout }) })
     }

@@ -1,8 +1,9 @@
 //! Unary calls: a request in, an answer out. Field numbers are etcd's.
 
-use super::script::{Failure, Script, ScriptMember};
+use grpc_link::testing::{Encoder, Failure, Fields};
+
+use super::script::{Script, ScriptMember};
 use super::state::State;
-use super::wire::{Encoder, Fields};
 
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const FUTURE: &str = "etcdserver: mvcc: required revision is a future revision";

@@ -7,37 +7,29 @@
 
 mod answers;
 mod script;
-mod sink;
 mod snapshot;
 mod state;
 mod watch;
-mod wire;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+pub use grpc_link::testing::{Encoder, Failure};
+use grpc_link::testing::{Fields, Gone, Messages, Sink};
 use h2::RecvStream;
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::script::{Behaviour, Failure, Script, ScriptHash, ScriptMember, WatchStep};
-use self::sink::{Gone, Order, Sink};
+pub use self::script::{Behaviour, Script, ScriptHash, ScriptMember, WatchStep};
 use self::snapshot::Ending;
 pub use self::state::Call;
 use self::state::State;
 pub use self::watch::{ScriptEvent, WatchAnswer};
-pub use self::wire::Encoder;
-use self::wire::Fields;
-
-/// What etcd closes a connection with that pings too often (debug data "too_many_pings").
-const GOAWAY_TOO_MANY_PINGS: h2::Reason = h2::Reason::ENHANCE_YOUR_CALM;
 
 /// A running double.
 pub struct MisbehavingEtcd {
@@ -175,34 +167,12 @@ async fn serve<S>(stream: S, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Ok(mut connection) = h2::server::Builder::new().handshake::<_, Bytes>(stream).await else {
-        return;
-    };
     let number = {
         let mut state = shared.state();
         state.connections += 1;
         state.connections
     };
-    let (orders, mut inbox) = mpsc::unbounded_channel();
-    let mut calls = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = connection.accept() => match accepted {
-                Some(Ok((request, response))) => {
-                    let sink = Sink::new(response, orders.clone());
-                    calls.spawn(call(request, sink, Arc::clone(shared), number));
-                }
-                Some(Err(_)) | None => break,
-            },
-            order = inbox.recv() => match order {
-                Some(Order::GoAway) => connection.abrupt_shutdown(GOAWAY_TOO_MANY_PINGS),
-                Some(Order::Cut) | None => break,
-            },
-        }
-    }
-    // The socket closes here; the calls then see that the client has gone, and are counted.
-    drop(connection);
-    while calls.join_next().await.is_some() {}
+    grpc_link::testing::serve(stream, |request, sink| call(request, sink, Arc::clone(shared), number)).await;
 }
 
 async fn call(request: Request<RecvStream>, mut sink: Sink, shared: Arc<Shared>, connection: u64) {
@@ -232,7 +202,7 @@ async fn answer(request: Request<RecvStream>, sink: &mut Sink, shared: &Arc<Shar
     if let Err(failure) = admitted {
         return sink.finish(Some(&failure), script.late_status);
     }
-    let mut body = request.into_body();
+    let mut requests = Messages::new(request.into_body());
     match call.name.as_str() {
         "Snapshot" => {
             if let Ending::Cancelled = snapshot::play(sink, &behaviour, &script).await? {
@@ -241,17 +211,17 @@ async fn answer(request: Request<RecvStream>, sink: &mut Sink, shared: &Arc<Shar
             Ok(())
         }
         "Watch" => {
-            if watch::play(sink, &mut body, &script.watch).await? {
+            if watch::play(sink, &mut requests, &script.watch).await? {
                 shared.state().cancelled += 1;
             }
             Ok(())
         }
-        _ => unary(&call.name, &mut body, sink, shared, script.late_status).await,
+        _ => unary(&call.name, &mut requests, sink, shared, script.late_status).await,
     }
 }
 
-async fn unary(name: &str, body: &mut RecvStream, sink: &mut Sink, shared: &Arc<Shared>, late_status: bool) -> Result<(), Gone> {
-    let message = read_message(body).await.unwrap_or_default();
+async fn unary(name: &str, requests: &mut Messages, sink: &mut Sink, shared: &Arc<Shared>, late_status: bool) -> Result<(), Gone> {
+    let message = requests.next().await.unwrap_or_default();
     let answered = answers::answer(name, &Fields::decode(&message), &mut shared.state(), &shared.endpoint);
     match answered {
         Ok(message) => {
@@ -259,21 +229,5 @@ async fn unary(name: &str, body: &mut RecvStream, sink: &mut Sink, shared: &Arc<
             sink.finish(None, late_status)
         }
         Err(failure) => sink.finish(Some(&failure), late_status),
-    }
-}
-
-/// Reads one gRPC message of a request; `None` when the client has no more.
-async fn read_message(body: &mut RecvStream) -> Option<Bytes> {
-    let mut buffer = BytesMut::new();
-    loop {
-        if let Some(&[_, a, b, c, d]) = buffer.first_chunk::<5>() {
-            let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
-            if buffer.len() >= 5 + length {
-                return Some(buffer.freeze().slice(5..5 + length));
-            }
-        }
-        let data = body.data().await?.ok()?;
-        body.flow_control().release_capacity(data.len()).ok()?;
-        buffer.extend_from_slice(&data);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grpc_link::testing::Failure;
 
 /// How the double treats a Snapshot call. `after` counts database bytes sent before the fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,23 +97,6 @@ pub enum Behaviour {
         /// Bytes before.
         after: u64,
     },
-}
-
-/// A gRPC status to answer with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// gRPC status code.
-    pub code: u32,
-    /// Its text.
-    pub message: String,
-}
-
-impl Failure {
-    /// A status.
-    #[must_use]
-    pub fn new(code: u32, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
 }
 
 /// A member in the answer to MemberList.

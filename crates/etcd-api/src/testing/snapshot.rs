@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use grpc_link::testing::{Encoder, Failure, Gone, Order, Sink};
 use ring::digest;
 
-use super::script::{Behaviour, Failure, Script};
-use super::sink::{Gone, Order, Sink};
-use super::wire::Encoder;
+use super::script::{Behaviour, Script};
 
 /// Time for what was sent to leave before the connection is ended from below it.
 const FLUSH: Duration = Duration::from_millis(50);

@@ -1,6 +1,8 @@
 //! What the double knows while it runs.
 
-use super::script::{Behaviour, Failure, Script};
+use grpc_link::testing::Failure;
+
+use super::script::{Behaviour, Script};
 
 /// One call as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]

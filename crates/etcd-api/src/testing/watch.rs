@@ -1,12 +1,9 @@
 //! Scripted watches.
 
 use bytes::Bytes;
-use h2::RecvStream;
+use grpc_link::testing::{Encoder, Gone, Messages, Sink};
 
-use super::read_message;
 use super::script::WatchStep;
-use super::sink::{Gone, Sink};
-use super::wire::Encoder;
 
 /// An event in a [`WatchAnswer`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,15 +85,15 @@ impl WatchAnswer {
 }
 
 /// Plays the steps after the first request; true when the client cancelled while the double hung.
-pub(super) async fn play(sink: &mut Sink, body: &mut RecvStream, steps: &[WatchStep]) -> Result<bool, Gone> {
-    if read_message(body).await.is_none() {
+pub(super) async fn play(sink: &mut Sink, requests: &mut Messages, steps: &[WatchStep]) -> Result<bool, Gone> {
+    if requests.next().await.is_none() {
         return Ok(false);
     }
     for step in steps {
         match step {
             WatchStep::Answer(message) => sink.raw(message).await?,
             WatchStep::ReadRequest => {
-                if read_message(body).await.is_none() {
+                if requests.next().await.is_none() {
                     return Ok(true);
                 }
             }

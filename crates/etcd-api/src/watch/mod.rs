@@ -213,7 +213,7 @@ pub(crate) fn cancelled(answer: &pb::WatchResponse) -> ErrorKind {
     if answer.compact_revision > 0 {
         return ErrorKind::Compacted(Some(Revision(answer.compact_revision)));
     }
-    status::by_text(&answer.cancel_reason).unwrap_or_else(|| ErrorKind::WatchCanceled(status::tame(&answer.cancel_reason)))
+    status::by_text(&answer.cancel_reason).unwrap_or_else(|| ErrorKind::WatchCanceled(grpc_link::tame(&answer.cancel_reason)))
 }
 
 pub(crate) fn message(answer: pb::WatchResponse) -> Result<WatchMessage, Unexpected> {

@@ -36,13 +36,16 @@ pub struct MaterialError {
 }
 
 impl MaterialError {
-    pub(super) fn new(what: Material, fact: impl Into<String>) -> Self {
+    pub(crate) fn new(what: Material, fact: impl Into<String>) -> Self {
         Self { what, fact: fact.into() }
     }
 }
 
-/// All certificates of a PEM text, at least one.
-pub(super) fn certificates(what: Material, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+/// All certificates of a PEM text, at least one. `what` is only for the error.
+///
+/// # Errors
+/// When the text is no PEM or holds no certificate. The certificates themselves are not looked into.
+pub fn certificates(what: Material, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| MaterialError::new(what, format!("not readable as PEM: {error}")))?;
     if all.is_empty() {
@@ -52,7 +55,7 @@ pub(super) fn certificates(what: Material, pem: &[u8]) -> Result<Vec<Certificate
 }
 
 /// The first private key of a PEM text.
-pub(super) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> {
+pub(crate) fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, MaterialError> {
     if contains(pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(pem, b"Proc-Type: 4,ENCRYPTED") {
         let fact = "the key is encrypted; give it decrypted (openssl pkey -in KEY -out PLAIN)";
         return Err(MaterialError::new(Material::Key, fact));

@@ -1,4 +1,4 @@
-//! Protobuf and gRPC framing by hand, so that the double shares nothing with the client it tests.
+//! Protobuf and gRPC framing by hand, so that a double shares nothing with the client it tests.
 //!
 //! Wire format: protocol buffers encoding (varint, length-delimited) and gRPC over HTTP/2 (one flag byte, big-endian length).
 
@@ -78,7 +78,8 @@ impl Encoder {
 }
 
 /// Puts the gRPC prefix before a message.
-pub(super) fn frame(message: &[u8]) -> Bytes {
+#[must_use]
+pub fn frame(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(message.len() + 5);
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
@@ -88,7 +89,7 @@ pub(super) fn frame(message: &[u8]) -> Bytes {
 
 /// A request, decoded just enough to answer it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fields(Vec<(u32, Value)>);
+pub struct Fields(Vec<(u32, Value)>);
 
 #[derive(Clone, Debug)]
 enum Value {
@@ -98,7 +99,8 @@ enum Value {
 
 impl Fields {
     /// Decodes a message; what is not understood ends it, as these requests come from our own tests.
-    pub(super) fn decode(mut rest: &[u8]) -> Self {
+    #[must_use]
+    pub fn decode(mut rest: &[u8]) -> Self {
         let mut fields = Vec::new();
         while let Some(key) = take_varint(&mut rest) {
             let field = u32::try_from(key >> 3).unwrap_or(0);
@@ -118,7 +120,9 @@ impl Fields {
         Self(fields)
     }
 
-    pub(super) fn number(&self, field: u32) -> u64 {
+    /// The last number of this field; zero without.
+    #[must_use]
+    pub fn number(&self, field: u32) -> u64 {
         let found = self.0.iter().rev().find_map(|(number, value)| match value {
             Value::Number(value) if *number == field => Some(*value),
             _ => None,
@@ -126,7 +130,9 @@ impl Fields {
         found.unwrap_or(0)
     }
 
-    pub(super) fn bytes(&self, field: u32) -> &[u8] {
+    /// The last bytes of this field; empty without.
+    #[must_use]
+    pub fn bytes(&self, field: u32) -> &[u8] {
         let found = self.0.iter().rev().find_map(|(number, value)| match value {
             Value::Bytes(value) if *number == field => Some(value.as_slice()),
             _ => None,
@@ -134,7 +140,23 @@ impl Fields {
         found.unwrap_or_default()
     }
 
-    pub(super) fn text(&self, field: u32) -> String {
+    /// All bytes of a repeated field, in order.
+    pub fn each(&self, field: u32) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter_map(move |(number, value)| match value {
+            Value::Bytes(value) if *number == field => Some(value.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The message in this field; an empty one without.
+    #[must_use]
+    pub fn message(&self, field: u32) -> Self {
+        Self::decode(self.bytes(field))
+    }
+
+    /// The last text of this field; empty without.
+    #[must_use]
+    pub fn text(&self, field: u32) -> String {
         String::from_utf8_lossy(self.bytes(field)).into_owned()
     }
 }

@@ -1,5 +1,6 @@
 //! From the caller's TLS options to a rustls configuration, and from rustls errors to ours.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,35 +9,64 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, SignatureScheme};
 use rustls_pki_types::ServerName;
+use zeroize::Zeroizing;
 
-use super::material::{self, Material, MaterialError};
-use super::verifier::AcceptAnyCertificate;
-use crate::endpoint::{Endpoint, Scheme};
-use crate::error::ErrorKind;
-use crate::options::TlsOptions;
+use crate::address::{Address, Scheme};
+use crate::fault::LinkFault;
+use crate::material::{self, Material, MaterialError};
+use crate::status::tame;
+use crate::verifier::AcceptAnyCertificate;
 
-/// What every connection to one https endpoint needs.
+/// TLS material as PEM text in memory. The caller reads the files, so that errors can name them.
+#[derive(Clone, Default)]
+pub struct TlsOptions {
+    /// Certificates of the CA that signs servers' certificates. Without it the system's roots are trusted. Keys of servers may
+    /// be RSA, ECDSA P-256/P-384 or Ed25519, not P-521.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Client certificate, then any intermediates.
+    pub cert_pem: Option<Vec<u8>>,
+    /// Private key of the client certificate: PKCS#8, PKCS#1 or SEC1; RSA, ECDSA P-256/P-384 or Ed25519; Talos' own
+    /// label "ED25519 PRIVATE KEY" is understood.
+    pub key_pem: Option<Zeroizing<Vec<u8>>>,
+    /// Name or address that the server's certificate must carry, when it is not the address's host (a tunnel, say).
+    pub server_name: Option<String>,
+    /// Accept any server certificate. The connection is then only as trustworthy as the network.
+    pub insecure_skip_verify: bool,
+}
+
+impl fmt::Debug for TlsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsOptions")
+            .field("ca_pem", &self.ca_pem.is_some())
+            .field("cert_pem", &self.cert_pem.is_some())
+            .field("key_pem", &self.key_pem.is_some())
+            .field("server_name", &self.server_name)
+            .field("insecure_skip_verify", &self.insecure_skip_verify)
+            .finish()
+    }
+}
+/// What every connection to one https address needs.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsSetup {
-    pub(super) config: Arc<ClientConfig>,
-    pub(super) server_name: ServerName<'static>,
-    pub(super) identity: Arc<Identity>,
+    pub(crate) config: Arc<ClientConfig>,
+    pub(crate) server_name: ServerName<'static>,
+    pub(crate) identity: Arc<Identity>,
 }
 
 /// The client certificate, if any, and whether a server has asked for one.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     certificate: Option<Arc<CertifiedKey>>,
     asked: AtomicBool,
 }
 
 impl Identity {
     /// Whether a server asked for a client certificate during any handshake of this client.
-    pub(super) fn was_asked(&self) -> bool {
+    pub(crate) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.certificate.is_some()
     }
 }
@@ -54,7 +84,7 @@ impl ResolvesClientCert for Identity {
 }
 
 impl TlsSetup {
-    pub(super) fn new(endpoint: &Endpoint, options: Option<&TlsOptions>) -> Result<Self, MaterialError> {
+    pub(crate) fn new(address: &Address, options: Option<&TlsOptions>) -> Result<Self, MaterialError> {
         let defaults = TlsOptions::default();
         let options = options.unwrap_or(&defaults);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -69,12 +99,12 @@ impl TlsSetup {
         let identity = Arc::new(Identity { certificate: client_certificate(options, &provider)?, asked: AtomicBool::new(false) });
         let mut config = builder.with_client_cert_resolver(Arc::clone(&identity) as Arc<dyn ResolvesClientCert>);
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { config: Arc::new(config), server_name: server_name(endpoint, options)?, identity })
+        Ok(Self { config: Arc::new(config), server_name: server_name(address, options)?, identity })
     }
 }
 
-fn server_name(endpoint: &Endpoint, options: &TlsOptions) -> Result<ServerName<'static>, MaterialError> {
-    let name = options.server_name.clone().unwrap_or_else(|| endpoint.host());
+fn server_name(address: &Address, options: &TlsOptions) -> Result<ServerName<'static>, MaterialError> {
+    let name = options.server_name.clone().unwrap_or_else(|| address.host());
     ServerName::try_from(name.clone())
         .map_err(|_| MaterialError::new(Material::ServerName, format!("'{name}' is neither a host name nor an address")))
 }
@@ -91,8 +121,8 @@ fn roots(ca_pem: Option<&[u8]>) -> Result<RootCertStore, MaterialError> {
     let (added, _ignored) = store.add_parsable_certificates(found.certs);
     if added == 0 {
         let fact = match found.errors.first() {
-            Some(error) => format!("no usable certificate ({error}); give the CA with --cacert"),
-            None => "no certificate found; give the CA with --cacert".to_owned(),
+            Some(error) => format!("no usable certificate ({error}); the CA has to be named"),
+            None => "no certificate found; the CA has to be named".to_owned(),
         };
         return Err(MaterialError::new(Material::SystemRoots, fact));
     }
@@ -119,36 +149,35 @@ fn client_certificate(options: &TlsOptions, provider: &CryptoProvider) -> Result
 }
 
 /// Types an error of rustls. `expected` is the name that was looked for.
-pub(super) fn classify(error: &rustls::Error, expected: &str) -> ErrorKind {
+pub(crate) fn classify(error: &rustls::Error, expected: &str) -> LinkFault {
     match error {
         rustls::Error::InvalidCertificate(reason) => classify_certificate(reason, expected),
         rustls::Error::AlertReceived(alert) => classify_alert(*alert, expected),
         rustls::Error::InvalidMessage(_) => {
-            ErrorKind::SchemeMismatch { spoke: Scheme::Https, fact: "the server's answer is not TLS".to_owned() }
+            LinkFault::SchemeMismatch { spoke: Scheme::Https, fact: "the server's answer is not TLS".to_owned() }
         }
-        other => ErrorKind::Tls(other.to_string()),
+        other => LinkFault::Tls(other.to_string()),
     }
 }
 
-fn classify_certificate(reason: &CertificateError, expected: &str) -> ErrorKind {
+fn classify_certificate(reason: &CertificateError, expected: &str) -> LinkFault {
     match reason {
-        CertificateError::UnknownIssuer => ErrorKind::TlsCa("unknown issuer".to_owned()),
+        CertificateError::UnknownIssuer => LinkFault::TlsCa("unknown issuer".to_owned()),
         // Every kubeadm and Talos cluster names its CA alike, so a foreign one is found by name and fails by signature.
-        CertificateError::BadSignature => ErrorKind::TlsCa("the issuer has the name of our CA but another key".to_owned()),
+        CertificateError::BadSignature => LinkFault::TlsCa("the issuer has the name of our CA but another key".to_owned()),
         CertificateError::NotValidForName => {
-            ErrorKind::WrongServerName { expected: expected.to_owned(), fact: "it names others".to_owned() }
+            LinkFault::WrongServerName { expected: expected.to_owned(), fact: "it names others".to_owned() }
         }
-        CertificateError::NotValidForNameContext { presented, .. } => ErrorKind::WrongServerName {
-            expected: expected.to_owned(),
-            fact: crate::status::tame(&format!("it names {}", presented.join(", "))),
-        },
-        other => ErrorKind::TlsServerCertificate(crate::status::tame(&other.to_string())),
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            LinkFault::WrongServerName { expected: expected.to_owned(), fact: tame(&format!("it names {}", presented.join(", "))) }
+        }
+        other => LinkFault::TlsServerCertificate(tame(&other.to_string())),
     }
 }
 
-fn classify_alert(alert: AlertDescription, expected: &str) -> ErrorKind {
+fn classify_alert(alert: AlertDescription, expected: &str) -> LinkFault {
     match alert {
-        AlertDescription::CertificateRequired => ErrorKind::TlsClientCertificate("it wants one and none was given".to_owned()),
+        AlertDescription::CertificateRequired => LinkFault::TlsClientCertificate("it wants one and none was given".to_owned()),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked
@@ -156,17 +185,15 @@ fn classify_alert(alert: AlertDescription, expected: &str) -> ErrorKind {
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
         | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError => ErrorKind::TlsClientCertificate(format!("alert {alert:?}")),
+        | AlertDescription::DecryptError => LinkFault::TlsClientCertificate(format!("alert {alert:?}")),
         AlertDescription::UnrecognisedName => {
-            ErrorKind::WrongServerName { expected: expected.to_owned(), fact: "the server does not serve that name".to_owned() }
+            LinkFault::WrongServerName { expected: expected.to_owned(), fact: "the server does not serve that name".to_owned() }
         }
-        AlertDescription::NoApplicationProtocol => {
-            ErrorKind::Tls("the server does not offer HTTP/2; is this etcd's client port?".to_owned())
-        }
+        AlertDescription::NoApplicationProtocol => LinkFault::Tls("the server does not offer HTTP/2; is this the right port?".to_owned()),
         // What a server says whose certificate has a key we cannot check: ring knows no P-521, which `etcd --auto-tls` uses.
         AlertDescription::HandshakeFailure => {
-            ErrorKind::Tls("no signature or cipher in common; is the server's certificate of an unsupported kind (P-521)?".to_owned())
+            LinkFault::Tls("no signature or cipher in common; is the server's certificate of an unsupported kind (P-521)?".to_owned())
         }
-        other => ErrorKind::Tls(format!("alert {other:?}")),
+        other => LinkFault::Tls(format!("alert {other:?}")),
     }
 }

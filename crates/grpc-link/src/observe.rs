@@ -8,14 +8,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::fault::Fate;
-use super::tls::{self, TlsSetup};
-use crate::endpoint::Scheme;
-use crate::error::ErrorKind;
+use crate::address::Scheme;
+use crate::fault::{Fate, LinkFault};
+use crate::tls::{self, TlsSetup};
 
 /// The bytes below HTTP/2.
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -30,7 +29,7 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    pub(super) fn new(wire: Wire, tls: Option<TlsSetup>, fate: Fate) -> Self {
+    pub(crate) fn new(wire: Wire, tls: Option<TlsSetup>, fate: Fate) -> Self {
         Self { wire, tls, fate, proven: false }
     }
 
@@ -61,16 +60,16 @@ impl Observed {
         }
     }
 
-    fn reason_of_silence(&self) -> ErrorKind {
+    fn reason_of_silence(&self) -> LinkFault {
         match &self.tls {
             None => {
-                ErrorKind::SchemeMismatch { spoke: Scheme::Http, fact: "the server closed the connection before its first byte".to_owned() }
+                LinkFault::SchemeMismatch { spoke: Scheme::Http, fact: "the server closed the connection before its first byte".to_owned() }
             }
             Some(tls) if tls.identity.was_asked() && !tls.identity.is_given() => {
-                ErrorKind::TlsClientCertificate("it asked for one, got none and hung up".to_owned())
+                LinkFault::TlsClientCertificate("it asked for one, got none and hung up".to_owned())
             }
-            Some(tls) if tls.identity.was_asked() => ErrorKind::TlsClientCertificate("it asked for one and hung up".to_owned()),
-            Some(_) => ErrorKind::ConnectionLost("the server hung up right after the TLS handshake".to_owned()),
+            Some(tls) if tls.identity.was_asked() => LinkFault::TlsClientCertificate("it asked for one and hung up".to_owned()),
+            Some(_) => LinkFault::ConnectionLost("the server hung up right after the TLS handshake".to_owned()),
         }
     }
 
@@ -102,13 +101,13 @@ impl Observed {
 }
 
 /// What a server's first bytes say, when they are not HTTP/2: `None` for a SETTINGS frame (RFC 9113, 3.4).
-fn judge_first_bytes(bytes: &[u8], spoke: Scheme) -> Option<ErrorKind> {
+fn judge_first_bytes(bytes: &[u8], spoke: Scheme) -> Option<LinkFault> {
     match bytes {
         // TLS record of type alert or handshake, major version 3.
         [0x15 | 0x16, 0x03, ..] if spoke == Scheme::Http => {
-            Some(ErrorKind::SchemeMismatch { spoke, fact: "the server answers in TLS".to_owned() })
+            Some(LinkFault::SchemeMismatch { spoke, fact: "the server answers in TLS".to_owned() })
         }
-        [b'H', b'T', b'T', b'P', ..] => Some(ErrorKind::Protocol("the server answers in HTTP/1; this is not etcd's gRPC port".to_owned())),
+        [b'H', b'T', b'T', b'P', ..] => Some(LinkFault::NotGrpc("the server answers in HTTP/1; this is not a gRPC port".to_owned())),
         _ => None,
     }
 }

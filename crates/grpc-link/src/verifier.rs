@@ -13,7 +13,7 @@ const P521: SignatureScheme = SignatureScheme::ECDSA_NISTP521_SHA512;
 /// Accepts every certificate, but still checks that the peer holds its key where ring can. Where it cannot (P-521) nothing is
 /// lost: whoever could forge that signature could as well bring a certificate of his own.
 #[derive(Debug)]
-pub(super) struct AcceptAnyCertificate(pub(super) Arc<CryptoProvider>);
+pub(crate) struct AcceptAnyCertificate(pub(crate) Arc<CryptoProvider>);
 
 impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
