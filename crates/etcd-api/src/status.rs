@@ -38,7 +38,15 @@ fn classify_remote(status: &Status, limit: Duration) -> ErrorKind {
     }
 }
 
-/// Types an error by etcd's text for it. Also used for the reason of a cancelled watch, which is such a text.
+impl ErrorKind {
+    /// Types an error by etcd's text for it, wherever that text was found: in a status, as the reason of a cancelled watch,
+    /// within another server's error. `None` when it is none of etcd's.
+    #[must_use]
+    pub fn from_etcd_text(text: &str) -> Option<Self> {
+        by_text(text)
+    }
+}
+
 pub(crate) fn by_text(text: &str) -> Option<ErrorKind> {
     let has = |needle: &str| text.contains(needle);
     let kind = if has("required revision has been compacted") {

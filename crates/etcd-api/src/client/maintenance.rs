@@ -71,7 +71,7 @@ impl Client {
     async fn alarm(&self, request: pb::AlarmRequest) -> Result<Vec<Alarm>, Error> {
         let answer: pb::AlarmResponse = self.call(&method::ALARM, request).await?;
         let alarms =
-            answer.alarms.into_iter().map(|alarm| Alarm { member: MemberId(alarm.member_id), kind: AlarmKind::from_wire(alarm.alarm) });
+            answer.alarms.into_iter().map(|alarm| Alarm { member: MemberId(alarm.member_id), kind: AlarmKind::from_number(alarm.alarm) });
         Ok(alarms.collect())
     }
 }

@@ -79,7 +79,9 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    pub(crate) fn from_wire(number: i32) -> Self {
+    /// From etcd's number for it, which Talos uses too.
+    #[must_use]
+    pub fn from_number(number: i32) -> Self {
         match pb::AlarmType::try_from(number) {
             Ok(pb::AlarmType::Nospace) => Self::NoSpace,
             Ok(pb::AlarmType::Corrupt) => Self::Corrupt,
