@@ -17,6 +17,10 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(9 * 60);
 /// How long giving up leadership may take: Talos waits up to 3 minutes for the member's id.
 pub const FORFEIT_TIMEOUT: Duration = Duration::from_secs(4 * 60);
 
+/// How long a log that is followed may say nothing at first: as long as anybody waits. A connection that died is noticed by
+/// the kernel's probes.
+pub const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Silence on a connection after which the kernel probes it. HTTP/2 pings are out: apid runs with Go's defaults, which
 /// close a connection that pings more often than every 5 minutes.
 pub const TCP_KEEPALIVE_TIME: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use grpc_link::{Fate, LocalCause, local_cause, tame};
 use tonic::{Code, Status};
 
-use crate::client::method::Method;
+use crate::client::method::{Method, Widened};
 use crate::error::ErrorKind;
 use crate::pb;
 use crate::role::Roles;
@@ -22,7 +22,9 @@ mod text {
     /// apid that cannot dial the node: gRPC's own text.
     pub(super) const SECOND_HOP: [&str; 2] = ["error while dialing", "name resolver error"];
     /// machined whose etcd does not answer.
-    pub(super) const NO_ETCD: [&str; 3] = ["failed to create etcd client", "error building etcd client", "dial tcp 127.0.0.1:2379"];
+    pub(super) const NO_ETCD: [&str; 3] = ["failed to create etcd client", "error building etcd client", ":2379: "];
+    /// The resource server on a type or namespace this release does not have.
+    pub(super) const NO_SUCH_RESOURCE: &str = "is not supported";
     /// gRPC's own text for a message over the limit, on the way from node to apid.
     pub(super) const TOO_LARGE: &str = "received message larger than max";
 }
@@ -65,6 +67,7 @@ impl Asked<'_> {
         let message = tame(text);
         match code {
             Code::PermissionDenied if has(text::NO_FORWARDING) => ErrorKind::NoForwarding,
+            Code::PermissionDenied if has(text::NO_SUCH_RESOURCE) => ErrorKind::Unimplemented(message),
             Code::PermissionDenied => self.denied(),
             Code::Unauthenticated => ErrorKind::Unauthenticated(message),
             Code::Unimplemented if text::WORKER.into_iter().any(has) => ErrorKind::NotControlPlane(message),
@@ -93,7 +96,8 @@ impl Asked<'_> {
 
     fn denied(&self) -> ErrorKind {
         let had = self.roles.clone();
-        match self.method.widened.filter(|_| had.suffice(self.method.roles)) {
+        let newer = |widened: &Widened| had.suffice(self.method.roles) && !had.suffice(widened.before);
+        match self.method.widened.filter(newer) {
             Some(widened) => ErrorKind::Denied { needs: widened.before, had, newer: Some(widened.since) },
             None => ErrorKind::Denied { needs: self.method.roles, had, newer: None },
         }
@@ -135,6 +139,11 @@ mod tests {
         assert!(matches!(plain(Code::Unavailable, hop), ErrorKind::NodeUnreachable(_)));
         let silent = "failed to create etcd client: error building etcd client: context deadline exceeded";
         assert!(matches!(plain(Code::Unknown, silent), ErrorKind::EtcdSilent(_)));
+        let refused = "failed to query etcd status: rpc error: code = Unavailable desc = connection error: desc = \
+                       \"transport: Error while dialing: dial tcp [::1]:2379: connect: connection refused\"";
+        assert!(matches!(plain(Code::Unavailable, refused), ErrorKind::EtcdSilent(_)));
+        let unknown_type = "resource type \"VolumeStatuses.block.talos.dev\" is not supported";
+        assert!(matches!(plain(Code::PermissionDenied, unknown_type), ErrorKind::Unimplemented(_)));
         let leaderless = "failed to query etcd status: etcdserver: no leader";
         assert_eq!(plain(Code::Unknown, leaderless), ErrorKind::Etcd(etcd_api::ErrorKind::NoLeader));
         assert_eq!(plain(Code::NotFound, "etcdserver: member not found"), ErrorKind::Etcd(etcd_api::ErrorKind::MemberNotFound));
@@ -156,6 +165,11 @@ mod tests {
         assert_eq!(
             text(&method::ETCD_STATUS, &[Role::EtcdBackup]),
             "the role os:operator is needed (or os:admin); this talosconfig has os:etcd:backup, which is enough since Talos 1.9.6, 1.10.1 and 1.11"
+        );
+        assert_eq!(
+            text(&method::ETCD_STATUS, &[Role::Admin]),
+            "the role os:etcd:backup is needed (or os:reader, os:operator, os:admin); this talosconfig has os:admin, which would be \
+             enough: something in front of Talos allows less"
         );
         assert_eq!(
             text(&method::ETCD_SNAPSHOT, &[]),

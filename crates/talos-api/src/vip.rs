@@ -5,7 +5,7 @@
 //!
 //! Pure: addresses in, findings out. Source: Talos `internal/app/machined/pkg/controllers/network/operator/vip.go`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::node::Endpoint;
 
@@ -74,10 +74,11 @@ fn reason(ip: IpAddr, nodes: &[NodeAddresses<'_>]) -> Option<Reason> {
     }
 }
 
-/// Whether an address could be a node's main one.
+/// Whether an address could be a node's main one. Of 127.0.0.0/8 only the machine's own is ruled out: others are given to
+/// nodes that run on one machine.
 fn real(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V4(ip) => ip != Ipv4Addr::LOCALHOST && !ip.is_link_local(),
         IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
     }
 }

@@ -50,13 +50,20 @@ where
 pub struct Messages {
     body: RecvStream,
     buffer: BytesMut,
+    ended: bool,
 }
 
 impl Messages {
     /// Reads from a request's body.
     #[must_use]
     pub fn new(body: RecvStream) -> Self {
-        Self { body, buffer: BytesMut::new() }
+        Self { body, buffer: BytesMut::new(), ended: false }
+    }
+
+    /// Whether the client has ended its stream, rather than gone or stopped within a message.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.ended
     }
 
     /// The next message; `None` when the client has no more, or has gone.
@@ -68,7 +75,11 @@ impl Messages {
                     return Some(self.buffer.split_to(5 + length).freeze().slice(5..));
                 }
             }
-            let data = self.body.data().await?.ok()?;
+            let Some(data) = self.body.data().await else {
+                self.ended = self.buffer.is_empty();
+                return None;
+            };
+            let data = data.ok()?;
             self.body.flow_control().release_capacity(data.len()).ok()?;
             self.buffer.extend_from_slice(&data);
         }

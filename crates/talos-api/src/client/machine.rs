@@ -63,7 +63,7 @@ impl Node {
     }
 
     /// The log of one of Talos' own services, `etcd` for one. `tail` is the number of lines from its end, `None` for all.
-    /// With `follow` it goes on as long as it is read.
+    /// With `follow` it goes on as long as it is read, and this call itself waits for the first line.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] or an `Rpc` error when there is no such log, and what any call may return.

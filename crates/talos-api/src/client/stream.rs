@@ -11,6 +11,7 @@ use super::Node;
 use super::call::Via;
 use super::method::{self, Method};
 use crate::error::{Error, ErrorKind};
+use crate::limits::FOLLOW_TIMEOUT;
 use crate::pb;
 
 /// Bytes on their way from a node. Dropping it ends them at the node.
@@ -31,7 +32,9 @@ impl DataStream {
     where
         Q: Message + Clone + 'static,
     {
-        let (via, stream, first) = node.open::<Q, pb::Data>(method, request, node.request_timeout()).await?;
+        // Not even the headers of an answer come before its first message.
+        let limit = if patient { FOLLOW_TIMEOUT } else { node.request_timeout() };
+        let (via, stream, first) = node.open::<Q, pb::Data>(method, request, limit).await?;
         // Nothing at all is an empty file or log.
         let stream = first.is_some().then_some(stream);
         Ok(Self { node: node.clone(), method, via, stream, first, patient, received: 0 })
