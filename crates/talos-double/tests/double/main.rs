@@ -1,0 +1,12 @@
+//! The client, and a caller by hand, against the double in front of real etcd. One program, so that it is linked once.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod changes;
+mod common;
+mod raw;
+mod reads;
+mod recovery;
+mod refusals;
+mod routing;
+mod talosctl;
+mod traps;
