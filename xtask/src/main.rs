@@ -5,10 +5,11 @@
 //! - `demo` shows the main job on a real etcd.
 //! - `bench` measures it beside the tools it replaces.
 //! - `fuzz` throws damaged input at every parser of bytes from outside.
+//! - `talos-double` starts stand-ins of Talos nodes to try things on.
 //! - `tidy` checks the sources for what compilers do not see.
 //!
 //! It depends on none of the project's crates, so that it compiles in seconds and still runs when they do not.
-//! It never starts a server itself, needs root only where `apt-get` does, and leaves everything it fetches under `target/`.
+//! It starts no server but `talos-double`, needs root only where `apt-get` does, and leaves everything it fetches under `target/`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program for developers: printing is its output")]
 
 mod fuzz;
@@ -36,6 +37,7 @@ cargo xtask <command>
   fuzz [options] [TARGET…]  every parser of outside bytes against damaged input, guided by coverage where a nightly Rust is installed; options:
     --seconds N             for each target, 60 without
     --list                  the targets and what they cover
+  talos-double [options]    stand-ins of Talos nodes in front of real etcd, until Ctrl-C; --help names the options
   tidy                      source checks: file length, forbidden words, documentation links";
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
         }
         "bench" => programs::bench(rest),
         "fuzz" => fuzz::command(rest),
+        "talos-double" => programs::talos_double(rest),
         "test" => suite::command(rest),
         "tidy" => {
             no_arguments(command, rest)?;

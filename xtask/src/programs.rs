@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: programs of the package `lifeboat-tests`, with the peers they need.
+//! `cargo xtask demo`, `bench` and `talos-double`: programs of the packages `lifeboat-tests` and `talos-double`, with the peers they need.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -11,15 +11,42 @@ use crate::workspace;
 /// The main job, on the newest etcd of this list that can be had.
 pub(crate) fn demo() -> Result<ExitCode> {
     let json = workspace::peers_dir().join("demo.json");
-    let etcd = ["etcd-3.6", "etcd-3.5", "etcd-3.4"];
-    for wanted in etcd {
-        let found = peers::obtain_some(|name| name == wanted, &json, &|line| println!("{line}"))?;
+    one_etcd(&["3.6", "3.5", "3.4"], &json)?;
+    run("demo", &json, &[], &[])
+}
+
+/// Stands in for Talos nodes until Ctrl-C, on the etcd that the arguments name or the newest that Talos 1.13 could run.
+pub(crate) fn talos_double(args: &[String]) -> Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    const PROGRAM: &str = "talos-double";
+    let named = args.iter().position(|arg| arg == "--etcd").and_then(|at| args.get(at + 1));
+    let json = workspace::peers_dir().join("talos-double.json");
+    let version = match named {
+        Some(version) => one_etcd(&[version], &json)?,
+        None => one_etcd(&["3.6", "3.5"], &json)?,
+    };
+    cargo(&["build", "--quiet", "--package", PROGRAM, "--bin", PROGRAM], &[])?;
+    let mut command = Command::new(workspace::cargo_target_dir().join("debug").join(PROGRAM));
+    command.args(args).env("LIFEBOAT_PEERS", &json);
+    if named.is_none() {
+        command.args(["--etcd", version]);
+    }
+    // In place of this program, so that Ctrl-C goes to the double alone and the prompt returns when it has ended its etcds.
+    Err(command.exec()).context("cannot run talos-double")
+}
+
+/// Obtains the first of these minor versions of etcd that can be had; which one.
+fn one_etcd<'a>(minors: &[&'a str], json: &Path) -> Result<&'a str> {
+    for minor in minors {
+        let wanted = format!("etcd-{minor}");
+        let found = peers::obtain_some(|name| name == wanted, json, &|line| println!("{line}"))?;
         match found.missing.first() {
-            None => return run("demo", &json, &[], &[]),
+            None if found.path(&wanted).is_some() => return Ok(minor),
+            None => println!("{wanted}: not one of the versions known here"),
             Some(missing) => println!("{}: {}", missing.name, missing.why),
         }
     }
-    bail!("no etcd could be had; the demo needs one of {}", etcd.join(", "));
+    bail!("no etcd could be had of {}", minors.join(", "));
 }
 
 /// Measures with optimised binaries, beside the peers.
