@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{admin, block_on, fill, kind, snapshot, start, upload};
 use bytes::Bytes;
 use lifeboat_tests::{EtcdVersion, dump_all};
-use talos_api::{Error, ErrorKind, Node, ResetRequest, Service};
+use talos_api::{Error, ErrorClass, ErrorKind, Node, ResetRequest, Service};
 use talos_double::{Options, Profile, TalosDouble};
 
 /// How a reset before a recovery is asked for.
@@ -170,5 +170,23 @@ fn an_intent_to_recover_that_is_forgotten_can_be_said_again() {
         node.bootstrap(true, false).await.unwrap();
         double.wait_healthy(0);
         assert!(node.etcd_status().await.unwrap().db_size > 100_000);
+    });
+}
+
+#[test]
+fn a_node_that_is_not_ready_for_a_recovery_says_so() {
+    let Some(double) = waiting() else { return };
+    let place = double.root(0).join("var/lib");
+    block_on(async {
+        let node = admin(&double, 0);
+        std::fs::rename(&place, double.root(0).join("aside")).unwrap();
+        assert!(matches!(kind(upload(&node, &[0; 4096]).await), ErrorKind::NotReady(_)));
+        std::fs::rename(double.root(0).join("aside"), &place).unwrap();
+        upload(&node, &[0; 4096]).await.unwrap();
+        // A node that is being reset takes no bootstrap, until it goes down and answers nothing.
+        node.reset(wipe("EPHEMERAL")).await.unwrap();
+        let refusal = node.bootstrap(true, false).await.unwrap_err();
+        let down = refusal.class() == ErrorClass::Unreachable;
+        assert!(down || matches!(refusal.kind(), ErrorKind::NotReady(_)), "{refusal}");
     });
 }
