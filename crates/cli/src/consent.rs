@@ -35,3 +35,21 @@ pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> 
         .cause(format!("the cluster is called {cluster}"))
         .again())
 }
+
+/// Wants a yes: from `--yes`, else typed at a terminal. Without either, nothing is done (exit 2).
+pub(crate) fn by_yes(given: bool, what: &str) -> Outcome<()> {
+    if given {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        return Err(Failure::usage(what).cause("this wants consent, and there is no terminal to ask at").again_with(["--yes"]));
+    }
+    output::say(&format!("{what}\nGo on? [y/N]"));
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(format!("nothing could be read: {error}")))?;
+    if matches!(line.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::usage("nothing was done").cause("it was not answered with yes").again())
+    }
+}

@@ -16,6 +16,10 @@ pub enum Code {
     Usage = 2,
     /// Committed, with warnings from the closed list in `docs/exit-codes.md`.
     Warnings = 3,
+    /// The cluster is not as it should be, and that can wait for working hours (`etcd health`).
+    Advice = 4,
+    /// The cluster is not as it should be, and that cannot wait (`etcd health`).
+    Alert = 5,
     /// There is no repository at the place named.
     NoRepository = 10,
     /// Somebody else works there (only with `--require-lease`).
@@ -53,6 +57,8 @@ impl Code {
             Self::Failed => "failed",
             Self::Usage => "usage",
             Self::Warnings => "warnings",
+            Self::Advice => "advice",
+            Self::Alert => "alert",
             Self::NoRepository => "no-repository",
             Self::LeaseHeld => "lease-held",
             Self::NoKey => "no-key",

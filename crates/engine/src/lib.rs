@@ -11,8 +11,10 @@
 
 pub mod backup;
 pub mod cache;
+pub mod care;
 pub mod choice;
 pub mod config;
+pub mod exclusion;
 pub mod extra;
 pub mod failure;
 pub mod feed;

@@ -63,3 +63,48 @@ pub const NEW_CLUSTER: &str = "main";
 pub const TRY_HASH_LEAST: Duration = Duration::from_secs(60);
 /// The speed at which a scratch etcd hashes at least.
 pub const TRY_HASH_SPEED: u64 = 50_000_000;
+/// etcd's space quota where nobody set one (server/storage/quota.go).
+pub const DEFAULT_QUOTA: u64 = 2 << 30;
+/// The largest database etcd's documentation advises.
+pub const ADVISED_SIZE: u64 = 8 << 30;
+/// The share of its quota from which a database is worth a word.
+pub const QUOTA_ADVICE: f64 = 0.8;
+/// The share of its quota from which a database is an alert.
+pub const QUOTA_ALERT: f64 = 0.9;
+/// Below this share of its file in use, a defragmentation is advised.
+pub const IN_USE_ADVICE: f64 = 0.6;
+/// Below this share it is an alert.
+pub const IN_USE_ALERT: f64 = 0.5;
+/// Smaller files are not judged by their share in use: there is nothing to be won.
+pub const IN_USE_FROM: u64 = 64 << 20;
+/// Raft entries from which a lag is worth a word: as far as a member may be behind and still be taken for a backup.
+pub const LAG_ADVICE: u64 = MAX_APPLIED_LAG;
+/// Raft entries from which a lag is an alert: beyond it the leader soon sends whole snapshots instead.
+pub const LAG_ALERT: u64 = 5_000;
+/// Time left to a certificate, below which it is worth a word.
+pub const CERTIFICATE_ADVICE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Time left to a certificate, below which it is an alert.
+pub const CERTIFICATE_ALERT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How long a member may take for its status before that is worth a word.
+pub const LATENCY_ADVICE: Duration = Duration::from_millis(500);
+/// How often `etcd health` looks while it waits or watches.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(2);
+/// Below this share of its file in use, `etcd defrag` takes a member's turn.
+pub const DEFRAG_IN_USE_BELOW: f64 = IN_USE_ADVICE;
+/// Above so many free bytes, `etcd defrag` takes a member's turn.
+pub const DEFRAG_FREE_ABOVE: u64 = 200 << 20;
+/// How long a change of a cluster may take until every member that answers shows it. etcd refuses changes of the membership for five
+/// seconds after a member connected.
+pub const EFFECT_WITHIN: Duration = Duration::from_secs(60);
+/// Time between two looks at a cluster while an effect is waited for.
+pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Time for a defragmentation of one member, beside what its size needs at [`DEFRAG_SPEED`].
+pub const DEFRAG_LEAST: Duration = Duration::from_secs(60);
+/// The speed in bytes per second at which a member is rewritten at least.
+pub const DEFRAG_SPEED: u64 = 10_000_000;
+/// Time between two members of a defragmentation, unless told otherwise.
+pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
+/// A backup older than this is offered anew before a member is rewritten.
+pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
+/// How often all members are asked for HashKV anew when a compaction came between their answers.
+pub const HASHKV_ROUNDS: usize = 3;

@@ -27,7 +27,7 @@ pub fn answer(bytes: &[u8]) {
         5 => decoded(bytes, |answer: pb::StatusResponse| drop(MemberStatus::from_wire(answer))),
         6 => decoded(bytes, |answer: pb::HashKvResponse| drop(HashKv::from_wire(&answer))),
         7 => decoded(bytes, |answer: pb::AlarmResponse| {
-            answer.alarms.iter().for_each(|alarm| assert_eq!(AlarmKind::from_wire(alarm.alarm).to_wire(), alarm.alarm));
+            answer.alarms.iter().for_each(|alarm| assert_eq!(AlarmKind::from_number(alarm.alarm).to_wire(), alarm.alarm));
         }),
         8 => decoded(bytes, |answer: pb::LeaseTimeToLiveResponse| drop(Header::from_wire(answer.header))),
         _ => decoded(bytes, |answer: pb::CompactionResponse| drop(Header::from_wire(answer.header))),
@@ -38,7 +38,7 @@ pub fn answer(bytes: &[u8]) {
 fn status_text(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = (status::by_text(&text), status::cured_by_new_token(&text));
-    let tame = status::tame(&text);
+    let tame = grpc_link::tame(&text);
     assert!(!tame.chars().any(char::is_control), "a control character reaches the terminal");
 }
 

@@ -49,7 +49,7 @@ mod pb {
 pub use client::Client;
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Code, Error, ErrorClass, ErrorKind, Position};
-pub use grpc_link::{LinkFault, Material, MaterialError, Scheme, TlsOptions};
+pub use grpc_link::{LinkFault, Material, MaterialError, Scheme, TlsOptions, certificate_ends, certificates};
 pub use options::{ConnectOptions, Credentials};
 pub use snapshot::{SnapshotLimits, SnapshotStream, SnapshotSummary, SnapshotViolation};
 pub use types::*;

@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use crate::address::{Address, Scheme};
 use crate::channel::{ChannelOptions, Keepalive};
 use crate::fault::{Fate, LinkFault};
+use crate::material::certificate_ends;
 use crate::observe::{Observed, Wire};
 use crate::tls::{self, TlsSetup};
 
@@ -49,6 +50,8 @@ impl Dialer {
             .await
             .map_err(|_| LinkFault::Unreachable(format!("no TLS handshake within {:?}", self.limit)))?
             .map_err(|error| handshake_failed(&error, tls))?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        self.fate.shown(leaf.and_then(|leaf| certificate_ends(leaf)));
         Ok(Observed::new(Wire::Tls(Box::new(stream)), Some(tls.clone()), self.fate.clone()))
     }
 

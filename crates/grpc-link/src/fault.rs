@@ -1,6 +1,7 @@
 //! Why a connection failed, as a type, carried past the layers that would turn it into "broken pipe".
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use crate::address::Scheme;
 use crate::material::MaterialError;
@@ -64,23 +65,44 @@ impl LinkFault {
 #[error("{0}")]
 pub struct ConnectFault(pub LinkFault);
 
-/// The last typed failure a client's connections have seen after they were dialled; shared with their byte streams.
+/// What a client's connections have seen beside the calls; shared with their byte streams: the last typed failure after
+/// they were dialled, and until when the server's certificate is valid.
 ///
 /// A fault stays until a connection proves itself with its first HTTP/2 bytes, so that a call that fails while the
 /// channel is already dialling anew still finds the reason.
 #[derive(Clone, Debug, Default)]
-pub struct Fate(Arc<Mutex<Option<LinkFault>>>);
+pub struct Fate(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    fault: Option<LinkFault>,
+    certificate_ends: Option<SystemTime>,
+}
 
 impl Fate {
+    /// Until when the certificate is valid that the server showed last. `None` without TLS.
+    #[must_use]
+    pub fn certificate_ends(&self) -> Option<SystemTime> {
+        self.seen().certificate_ends
+    }
+
     pub(crate) fn fault(&self) -> Option<LinkFault> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen().fault.clone()
     }
 
     pub(crate) fn failed(&self, fault: LinkFault) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        self.seen().fault = Some(fault);
     }
 
     pub(crate) fn proven(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.seen().fault = None;
+    }
+
+    pub(crate) fn shown(&self, ends: Option<SystemTime>) {
+        self.seen().certificate_ends = ends;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,6 +27,6 @@ mod verifier;
 pub use self::address::{Address, Scheme};
 pub use self::channel::{ChannelOptions, DEADLINE_GRACE, Keepalive, connect};
 pub use self::fault::{ConnectFault, Fate, LinkFault};
-pub use self::material::{Material, MaterialError, certificates};
+pub use self::material::{Material, MaterialError, certificate_ends, certificates};
 pub use self::status::{LocalCause, TEXT_MAX, local_cause, tame};
 pub use self::tls::TlsOptions;

@@ -1,7 +1,10 @@
 //! Reading certificates and keys from PEM text.
 
+use std::time::{Duration, SystemTime};
+
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 /// Which part of the caller's TLS material an error is about.
@@ -91,4 +94,12 @@ fn relabel_ed25519(pem: &[u8]) -> Zeroizing<Vec<u8>> {
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// The last moment at which a DER certificate is valid; `None` for bytes that are no X.509 certificate.
+#[must_use]
+pub fn certificate_ends(der: &[u8]) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let seconds = certificate.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }

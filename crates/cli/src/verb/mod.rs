@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod bare;
 pub(crate) mod config;
+pub(crate) mod etcd;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod lineage;
@@ -23,7 +24,7 @@ use crate::args::GlobalArgs;
 #[derive(Parser, Debug)]
 #[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
+    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
 )]
 pub(crate) struct Lifeboat {
     #[command(flatten)]
@@ -48,6 +49,8 @@ enum Verb {
     Restore(restore::Args),
     /// Run a scratch etcd from a backup on loopback, until Ctrl-C
     Try(try_backup::Args),
+    /// Care for a cluster: members, status, health
+    Etcd(etcd::Args),
     /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
     Snapshot(snapshot::Args),
     /// Make and check keys
@@ -77,6 +80,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),
+        Some(Verb::Etcd(args)) => etcd::run(&global, args),
         Some(Verb::Snapshot(args)) => snapshot::run(&global, args),
         Some(Verb::Key(args)) => key::run(&global, args),
         Some(Verb::Config(args)) => config::run(&global, args),

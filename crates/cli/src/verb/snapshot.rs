@@ -54,3 +54,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         Verb::Hashkv(args) => describe::hashkv(format, &args),
     }
 }
+
+/// `lifeboat etcd hashkv FILE`: the same as `snapshot hashkv`.
+pub(crate) fn hashkv_of(global: &GlobalArgs, file: &std::path::Path) -> Outcome<Code> {
+    describe::hashkv_of(global.format(), file)
+}

@@ -68,6 +68,12 @@ impl Client {
         &self.shared.endpoint
     }
 
+    /// Until when the certificate is valid that this member showed last. `None` without TLS.
+    #[must_use]
+    pub fn server_certificate_ends(&self) -> Option<std::time::SystemTime> {
+        self.shared.fate.certificate_ends()
+    }
+
     /// Opens a snapshot of this member's database and reads the first message.
     ///
     /// The data point is what this member had applied when the stream began: not linearizable, so a lagging member gives

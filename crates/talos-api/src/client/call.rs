@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grpc_link::LinkFault;
+use grpc_link::{DEADLINE_GRACE, LinkFault};
 use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::time::timeout;
@@ -100,7 +100,7 @@ impl Node {
         self.through(method, limit, |channel| {
             let mut message = self.request(request.clone());
             // Told to the server as well, so that it stops working for a caller who has gone.
-            message.set_timeout(limit);
+            message.set_timeout(limit + DEADLINE_GRACE);
             async move {
                 let mut grpc = grpc(channel);
                 grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;

@@ -105,6 +105,11 @@ pub(super) fn hashkv(format: Format, args: &HashkvArgs) -> Outcome<Code> {
     Ok(Code::Ok)
 }
 
+/// At the file's own revision, as the newest etcdutl prints it.
+pub(super) fn hashkv_of(format: Format, file: &std::path::Path) -> Outcome<Code> {
+    hashkv(format, &HashkvArgs { file: file.to_owned(), rev: 0, compat: Compat::V3_6 })
+}
+
 fn hashkv_text(format: Format, compat: Compat, hash: &HashKv) -> Outcome<String> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]

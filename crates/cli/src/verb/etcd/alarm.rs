@@ -1,0 +1,186 @@
+//! `lifeboat etcd alarm list` and `alarm disarm`.
+
+use clap::Subcommand;
+use engine::care::{ClusterView, MemberView, act};
+use engine::limits::QUOTA_ALERT;
+use engine::source::alarm_name;
+use engine::{Code, Failure, Outcome};
+use etcd_api::{Alarm, AlarmKind};
+use serde::Serialize;
+
+use super::ClusterArgs;
+use crate::args::{ConsentArgs, GlobalArgs};
+use crate::output::{self, Report, size};
+use crate::{consent, signals};
+
+/// Arguments of `lifeboat etcd alarm`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Show the alarms that are raised
+    List(ListArgs),
+    /// Take alarms back, on the whole cluster, once their cause is gone
+    Disarm(DisarmArgs),
+}
+
+#[derive(clap::Args, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(clap::Args, Debug)]
+struct DisarmArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Disarm CORRUPT too (wants the cluster's name)
+    #[arg(long)]
+    corrupt: bool,
+    /// Disarm NOSPACE although a member is still near its quota
+    #[arg(long)]
+    force: bool,
+    /// Show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Consent without a question to disarming NOSPACE
+    #[arg(long, help_heading = "Consent")]
+    yes: bool,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+/// Runs `lifeboat etcd alarm …`.
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
+    match &args.what {
+        What::List(args) => list(global, args),
+        What::Disarm(args) => disarm(global, args),
+    }
+}
+
+#[derive(Serialize)]
+struct Alarms {
+    cluster_id: Option<String>,
+    disarmed: Vec<Line>,
+    alarms: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    member: String,
+    name: String,
+    alarm: String,
+}
+
+impl Line {
+    fn of(view: &ClusterView, alarm: &Alarm) -> Self {
+        let name = view.member(alarm.member).map(|member| member.name.clone()).unwrap_or_default();
+        Self { member: alarm.member.to_string(), name, alarm: alarm_name(alarm.kind) }
+    }
+}
+
+impl Report for Alarms {
+    const SCHEMA: &'static str = "lifeboat.etcd-alarms/1";
+
+    fn table(&self) -> String {
+        let cells = |line: &Line| vec![line.member.clone(), line.name.clone(), line.alarm.clone()];
+        let mut text = String::new();
+        for line in &self.disarmed {
+            text.push_str(&format!("disarmed {} of {} ({})\n", line.alarm, line.name, line.member));
+        }
+        if self.alarms.is_empty() {
+            text.push_str("no alarm is raised\n");
+        } else {
+            text.push_str(&output::columns(&["MEMBER", "HOSTNAME", "ALARM"], &[], &self.alarms.iter().map(cells).collect::<Vec<_>>()));
+        }
+        text
+    }
+}
+
+fn list(global: &GlobalArgs, args: &ListArgs) -> Outcome<Code> {
+    let options = args.cluster.options(global)?;
+    let view = signals::run(super::seen(&options))?.view;
+    let alarms = raised(&view)?;
+    let report = Alarms {
+        cluster_id: view.cluster_id().map(|id| id.to_string()),
+        disarmed: Vec::new(),
+        alarms: alarms.iter().map(|alarm| Line::of(&view, alarm)).collect(),
+    };
+    output::report(global.format(), &report)?;
+    Ok(Code::Ok)
+}
+
+fn raised(view: &ClusterView) -> Outcome<Vec<Alarm>> {
+    view.alarms.clone().ok_or_else(|| Failure::failed("the alarms cannot be listed").cause(view.notes.join("; ")).again())
+}
+
+fn disarm(global: &GlobalArgs, args: &DisarmArgs) -> Outcome<Code> {
+    let options = args.cluster.options(global)?;
+    signals::run(async {
+        let looked = super::seen(&options).await?;
+        let view = &looked.view;
+        let alarms = raised(view)?;
+        let kinds: Vec<AlarmKind> = if args.corrupt { vec![AlarmKind::NoSpace, AlarmKind::Corrupt] } else { vec![AlarmKind::NoSpace] };
+        let chosen: Vec<&Alarm> = alarms.iter().filter(|alarm| kinds.contains(&alarm.kind)).collect();
+        if chosen.is_empty() {
+            if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+                return Err(Failure::usage("CORRUPT is raised, and it is disarmed only when that is asked for")
+                    .cause("members hold different data: find the odd one and replace it first")
+                    .next(["lifeboat", "etcd", "hashkv"]));
+            }
+            return answer(global, view, &[], alarms.clone());
+        }
+        still_near_quota(view, args, &chosen)?;
+        let words: Vec<String> = chosen.iter().map(|alarm| format!("{} of {}", alarm_name(alarm.kind), label(view, alarm))).collect();
+        let what = format!("This disarms {} on the whole cluster.", words.join(", "));
+        if args.dry_run {
+            output::print(&format!("would disarm {}\n", words.join(", ")));
+            return Ok(Code::Ok);
+        }
+        if args.corrupt && chosen.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+            consent::by_name(&args.consent, Some(&args.cluster.name(global, view)?), &what)?;
+        } else {
+            consent::by_yes(args.yes, &what)?;
+        }
+        let left = act::disarm(&looked, &kinds).await?;
+        let gone: Vec<Alarm> = chosen.into_iter().filter(|alarm| !left.contains(alarm)).cloned().collect();
+        answer(global, view, &gone, left)
+    })
+}
+
+fn label(view: &ClusterView, alarm: &Alarm) -> String {
+    view.member(alarm.member).map_or_else(|| alarm.member.to_string(), MemberView::label)
+}
+
+fn answer(global: &GlobalArgs, view: &ClusterView, gone: &[Alarm], left: Vec<Alarm>) -> Outcome<Code> {
+    let report = Alarms {
+        cluster_id: view.cluster_id().map(|id| id.to_string()),
+        disarmed: gone.iter().map(|alarm| Line::of(view, alarm)).collect(),
+        alarms: left.iter().map(|alarm| Line::of(view, alarm)).collect(),
+    };
+    output::report(global.format(), &report)?;
+    Ok(Code::Ok)
+}
+
+/// NOSPACE comes back with the next write while the file is as large as the quota.
+fn still_near_quota(view: &ClusterView, args: &DisarmArgs, chosen: &[&Alarm]) -> Outcome<()> {
+    if args.force || !chosen.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) {
+        return Ok(());
+    }
+    for member in &view.members {
+        let Some((quota, told)) = engine::care::health::quota_of(member) else { continue };
+        let Some(status) = member.status() else { continue };
+        if status.db_size as f64 >= quota as f64 * QUOTA_ALERT {
+            let assumed = if told { "" } else { " (etcd's default; this release does not tell its own. Give --force where it is larger)" };
+            return Err(Failure::failed("the cause of NOSPACE still stands: it would be raised again by the next write")
+                .object(format!("{}: {} of a quota of {}{assumed}", member.label(), size(status.db_size), size(quota)))
+                .cause("make space first: compact and defragment, or raise the quota")
+                .next(["lifeboat", "etcd", "nospace"]));
+        }
+    }
+    Ok(())
+}

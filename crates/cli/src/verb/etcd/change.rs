@@ -1,0 +1,272 @@
+//! `lifeboat etcd leave / remove-member / add-member / promote / forfeit-leadership`.
+
+use engine::care::act::{self, Changed};
+use engine::care::change::{self, ChangePlan};
+use engine::care::look::Looked;
+use engine::care::{ClusterView, Quorum};
+use engine::{Code, Failure, Outcome};
+use serde::Serialize;
+
+use super::ClusterArgs;
+use crate::args::{ConsentArgs, GlobalArgs};
+use crate::output::{self, Report};
+use crate::progress::Teller;
+use crate::{consent, signals};
+
+/// What every change takes.
+#[derive(clap::Args, Debug)]
+struct Common {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Show what would be done, and the sum
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Arguments of `lifeboat etcd remove-member`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RemoveArgs {
+    /// Name, id or client URL of the member
+    #[arg(value_name = "MEMBER")]
+    member: String,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+/// Arguments of `lifeboat etcd leave`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct LeaveArgs {
+    /// Name, id or client URL of the member that leaves [default: the one at the only endpoint named]
+    #[arg(value_name = "MEMBER")]
+    member: Option<String>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    consent: ConsentArgs,
+}
+
+/// Arguments of `lifeboat etcd add-member`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct AddArgs {
+    /// Where the other members will reach it, such as https://10.0.0.4:2380
+    #[arg(value_name = "PEER-URL", required = true)]
+    peer_urls: Vec<String>,
+    /// Without a vote at first: it cannot harm the quorum, and is promoted when it has caught up
+    #[arg(long)]
+    learner: bool,
+    /// Name the new member will have, for the lines printed
+    #[arg(long, value_name = "NAME", default_value = "NAME")]
+    name: String,
+    #[command(flatten)]
+    common: Common,
+    /// Consent without a question
+    #[arg(long, help_heading = "Consent")]
+    yes: bool,
+}
+
+/// Arguments of `lifeboat etcd promote`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PromoteArgs {
+    /// Name, id or client URL of the learner
+    #[arg(value_name = "MEMBER")]
+    member: String,
+    #[command(flatten)]
+    common: Common,
+    /// Consent without a question
+    #[arg(long, help_heading = "Consent")]
+    yes: bool,
+}
+
+/// Arguments of `lifeboat etcd forfeit-leadership` and `move-leader`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct MoveArgs {
+    /// Who shall lead [default: the voting follower that is furthest on]
+    #[arg(value_name = "MEMBER")]
+    member: Option<String>,
+    #[command(flatten)]
+    common: Common,
+    /// Consent without a question
+    #[arg(long, help_heading = "Consent")]
+    yes: bool,
+}
+
+/// What was done, or would be.
+#[derive(Serialize)]
+struct Done {
+    done: bool,
+    change: String,
+    member: Option<String>,
+    before: Sum,
+    after: Sum,
+    next: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Sum {
+    voters: usize,
+    working: usize,
+    needed: usize,
+    survives: usize,
+    #[serde(skip)]
+    words: String,
+}
+
+impl From<Quorum> for Sum {
+    fn from(quorum: Quorum) -> Self {
+        Self { voters: quorum.voters, working: quorum.working, needed: quorum.needed(), survives: quorum.spare(), words: quorum.words() }
+    }
+}
+
+impl Report for Done {
+    const SCHEMA: &'static str = "lifeboat.etcd-change/1";
+
+    fn table(&self) -> String {
+        let verb = if self.done { "done" } else { "would do" };
+        let mut text = format!("{verb:<9}{}\n", self.change);
+        if let Some(member) = self.member.as_ref().filter(|_| self.done) {
+            text.push_str(&format!("member   {member}\n"));
+        }
+        text.push_str(&format!("before   {}\n{}    {}\n", self.before.words, if self.done { "after" } else { "then " }, self.after.words));
+        for line in &self.next {
+            text.push_str(&format!("next     {line}\n"));
+        }
+        text
+    }
+}
+
+/// How consent is given to a change.
+enum Consent<'a> {
+    Yes(bool),
+    Name(&'a ConsentArgs),
+}
+
+/// Runs `remove-member`.
+pub(crate) fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome<Code> {
+    let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &args.member)?);
+    carry_out(global, &args.common, &Consent::Name(&args.consent), &plan, &|view, _| {
+        vec![format!(
+            "stop that etcd if it still runs, and keep its data directory away from the cluster ({} members are left)",
+            view.members.len()
+        )]
+    })
+}
+
+/// Runs `leave`: the leadership first, then the membership.
+pub(crate) fn leave(global: &GlobalArgs, args: &LeaveArgs) -> Outcome<Code> {
+    let options = args.common.cluster.options(global)?;
+    let text = match (&args.member, &options.endpoints[..]) {
+        (Some(member), _) => member.clone(),
+        (None, [only]) => only.clone(),
+        (None, _) => {
+            return Err(Failure::usage("which member leaves?")
+                .cause("name it, or name its endpoint alone with --endpoints")
+                .next(["lifeboat", "etcd", "members"]));
+        }
+    };
+    if !args.common.dry_run {
+        // Consent to the whole is asked for below; that another one leads harms nobody, but is not done before it.
+        let looked = signals::run(super::seen(&options))?;
+        let member = change::meant(&looked.view, &text)?;
+        let plan = change::remove(&looked.view, member)?;
+        let name = args.common.cluster.name(global, &looked.view)?;
+        consent::by_name(&args.consent, Some(&name), &format!("This will {}. {}", plan.words, plan.sum()))?;
+        if looked.view.leader() == Some(member.id) {
+            let hand_over = change::move_leader(&looked.view, None)?;
+            let teller = Teller::new(global);
+            let changed = signals::run(act::change(&options, &looked, &hand_over, &teller))?;
+            output::say(&format!("{}: done; term {}", hand_over.words, term(&changed.view)));
+        }
+    }
+    let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &text)?);
+    let consented = if args.common.dry_run { Consent::Name(&args.consent) } else { Consent::Yes(true) };
+    carry_out(global, &args.common, &consented, &plan, &|_, _| {
+        vec![
+            "on that machine: stop etcd, and move its data directory away; it joins again by add-member --learner and an empty one"
+                .to_owned(),
+        ]
+    })
+}
+
+/// Runs `add-member`.
+pub(crate) fn add(global: &GlobalArgs, args: &AddArgs) -> Outcome<Code> {
+    let plan = |looked: &Looked| change::add(&looked.view, args.peer_urls.clone(), args.learner);
+    let next = |view: &ClusterView, changed: &Changed| {
+        let of = |member: &engine::care::MemberView| {
+            let name = if Some(member.id) == changed.added { args.name.as_str() } else { member.name.as_str() };
+            member.peer_urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
+        };
+        let initial: Vec<String> =
+            view.members.iter().filter(|member| !member.name.is_empty() || Some(member.id) == changed.added).map(of).collect();
+        let mut lines = vec![format!(
+            "start it with an empty data directory: etcd --name {} --initial-advertise-peer-urls {} --initial-cluster {} --initial-cluster-state existing",
+            args.name,
+            args.peer_urls.join(","),
+            initial.join(",")
+        )];
+        if args.learner {
+            lines.push(format!(
+                "when it has caught up: lifeboat etcd promote {}",
+                changed.added.map(|id| id.to_string()).unwrap_or_default()
+            ));
+        }
+        lines
+    };
+    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &next)
+}
+
+/// Runs `promote`.
+pub(crate) fn promote(global: &GlobalArgs, args: &PromoteArgs) -> Outcome<Code> {
+    let plan = |looked: &Looked| change::promote(&looked.view, change::meant(&looked.view, &args.member)?);
+    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &|_, _| vec!["lifeboat etcd health".to_owned()])
+}
+
+/// Runs `forfeit-leadership`, which is `move-leader`.
+pub(crate) fn move_leader(global: &GlobalArgs, args: &MoveArgs) -> Outcome<Code> {
+    let plan = |looked: &Looked| {
+        let to = args.member.as_deref().map(|text| change::meant(&looked.view, text)).transpose()?;
+        change::move_leader(&looked.view, to)
+    };
+    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &|_, _| Vec::new())
+}
+
+fn term(view: &ClusterView) -> u64 {
+    view.answering().map(|(_, answer)| answer.status.raft_term).max().unwrap_or_default()
+}
+
+type Planner<'a> = &'a dyn Fn(&Looked) -> Outcome<ChangePlan>;
+type Follow<'a> = &'a dyn Fn(&ClusterView, &Changed) -> Vec<String>;
+
+fn carry_out(global: &GlobalArgs, common: &Common, consent: &Consent<'_>, planner: Planner<'_>, follow: Follow<'_>) -> Outcome<Code> {
+    let options = common.cluster.options(global)?;
+    let teller = Teller::new(global);
+    let report = signals::run(async {
+        let looked = super::seen(&options).await?;
+        let plan = planner(&looked)?;
+        let mut report = Done {
+            done: false,
+            change: plan.words.clone(),
+            member: None,
+            before: plan.before.into(),
+            after: plan.after.into(),
+            next: Vec::new(),
+        };
+        if common.dry_run {
+            return Ok(report);
+        }
+        let what = format!("This will {}. {}", plan.words, plan.sum());
+        match consent {
+            Consent::Yes(yes) => consent::by_yes(*yes, &what)?,
+            Consent::Name(args) => consent::by_name(args, Some(&common.cluster.name(global, &looked.view)?), &what)?,
+        }
+        let changed = act::change(&options, &looked, &plan, &teller).await?;
+        report.done = true;
+        report.member = changed.added.map(|id| id.to_string());
+        report.after = Quorum::of(&changed.view).into();
+        report.next = follow(&changed.view, &changed);
+        Ok(report)
+    })?;
+    output::report(global.format(), &report)?;
+    Ok(Code::Ok)
+}

@@ -1,0 +1,223 @@
+//! `lifeboat etcd defrag`.
+
+use std::time::Duration;
+
+use engine::care::defrag::{Plan, Rule, Step, plan};
+use engine::care::defrag_run::{self, Ran, Turn};
+use engine::exclusion::{self, Asked};
+use engine::limits::{BACKUP_BEFORE_DEFRAG, DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW, DEFRAG_PAUSE};
+use engine::{Code, Failure, Outcome, config};
+use etcd_store::id::ClusterId;
+use serde::Serialize;
+
+use super::ClusterArgs;
+use crate::args::{GlobalArgs, RepositoryArgs};
+use crate::output::{self, Report, size};
+use crate::progress::Teller;
+use crate::resolve::Resolved;
+use crate::{consent, signals};
+
+/// Arguments of `lifeboat etcd defrag`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Only these members: names, ids or client URLs
+    #[arg(value_name = "MEMBER")]
+    members: Vec<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// A member needs it when less of its file is in use [default: 60%]
+    #[arg(long, value_name = "SHARE", env = "LIFEBOAT_IN_USE_BELOW")]
+    in_use_below: Option<String>,
+    /// A member needs it when more of its file is free [default: 200MiB]
+    #[arg(long, value_name = "BYTES", env = "LIFEBOAT_FREE_ABOVE")]
+    free_above: Option<String>,
+    /// Every member, whether it needs it or not
+    #[arg(long, conflicts_with_all = ["in_use_below", "free_above"])]
+    all: bool,
+    /// Time between two members [default: 10s]
+    #[arg(long, value_name = "TIME", env = "LIFEBOAT_DEFRAG_PAUSE")]
+    pause: Option<String>,
+    /// Show the plan
+    #[arg(long)]
+    dry_run: bool,
+    /// Consent without a question
+    #[arg(long, help_heading = "Consent")]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct Defragmented {
+    done: bool,
+    steps: Vec<String>,
+    skipped: Vec<Skipped>,
+    members: Vec<Line>,
+    stopped: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Skipped {
+    member: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Line {
+    member: String,
+    name: String,
+    size_before: u64,
+    size_after: u64,
+    seconds: f64,
+}
+
+/// Runs `lifeboat etcd defrag`.
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
+    let options = args.cluster.options(global)?;
+    let rule = rule(args)?;
+    let pause = args.pause.as_deref().map(config::duration).transpose()?.unwrap_or(DEFRAG_PAUSE);
+    let looked = signals::run(super::seen(&options))?;
+    let plan = plan(&looked.view, &rule)?;
+    let cluster = looked.view.cluster_id();
+    drop(looked);
+    if args.dry_run || plan.steps.is_empty() {
+        output::report(global.format(), &Defragmented::planned(&plan))?;
+        return Ok(Code::Ok);
+    }
+    let _alone = alone(args, cluster)?;
+    offer_backup(global, args);
+    consent::by_yes(args.yes, &words(&plan, pause))?;
+    let teller = Teller::new(global);
+    let ran = signals::run(async { Ok(defrag_run::run(&options, &plan, pause, &teller).await) })?;
+    output::report(global.format(), &Defragmented::ran(&plan, &ran))?;
+    match ran.stopped {
+        None => Ok(Code::Ok),
+        Some(failure) => Err(failure),
+    }
+}
+
+fn rule(args: &Args) -> Outcome<Rule> {
+    let in_use_below = args.in_use_below.as_deref().map(share).transpose()?;
+    let free_above = args.free_above.as_deref().map(config::bytes).transpose()?;
+    let neither = in_use_below.is_none() && free_above.is_none();
+    Ok(Rule {
+        in_use_below: if neither { Some(DEFRAG_IN_USE_BELOW) } else { in_use_below },
+        free_above: if neither { Some(DEFRAG_FREE_ABOVE) } else { free_above },
+        // A member that was named is meant, whatever its file looks like.
+        all: args.all || neither && !args.members.is_empty(),
+        only: args.members.clone(),
+    })
+}
+
+fn share(text: &str) -> Outcome<f64> {
+    let number = text.trim_end_matches('%').parse::<f64>().ok();
+    let number = number.map(|number| if text.ends_with('%') { number / 100.0 } else { number });
+    number.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(|| {
+        Failure::usage(format!("'{text}' is no share")).cause("a share is written as 60% or 0.6").again_with(["--in-use-below", "60%"])
+    })
+}
+
+/// Nobody backs this cluster up from here meanwhile. Where that cannot be known, only `--yes` goes on.
+fn alone(args: &Args, cluster: Option<ClusterId>) -> Outcome<Option<exclusion::Exclusion>> {
+    let asked = match cluster {
+        Some(cluster) => exclusion::alone(exclusion::state_directory().as_deref(), cluster),
+        None => Asked::Unknown("this source does not tell the cluster's id".to_owned()),
+    };
+    match asked {
+        Asked::Free(exclusion) => Ok(Some(exclusion)),
+        Asked::Taken => Err(Failure::failed("a backup or a defragmentation of this cluster runs on this machine")
+            .cause("a member that is being read stops serving when it is defragmented; wait until the other one has ended")
+            .again()),
+        Asked::Unknown(reason) if args.yes => {
+            output::say(&format!("note: whether a backup runs beside this cannot be known: {reason}"));
+            Ok(None)
+        }
+        Asked::Unknown(reason) => {
+            Err(Failure::usage("whether a backup of this cluster runs cannot be known").cause(reason).again_with(["--yes"]))
+        }
+    }
+}
+
+/// Says so when no backup is younger than an hour, where a repository is known at all.
+fn offer_backup(global: &GlobalArgs, args: &Args) {
+    let Ok(resolved) = Resolved::new(global, args.cluster.cluster.as_deref(), true) else { return };
+    let Some(name) = resolved.cluster.clone() else { return };
+    let Ok(place) = resolved.place(&RepositoryArgs::default()) else { return };
+    let newest = signals::run(async {
+        let repository = engine::place::open(&place).await?;
+        let catalog = engine::place::catalog(&repository, &place, &name).await?;
+        Ok(catalog.backups.iter().map(|backup| backup.manifest.moment()).max())
+    });
+    let age = newest.ok().flatten().map(|moment| jiff::Timestamp::now().duration_since(moment));
+    if age.is_none_or(|age| age > BACKUP_BEFORE_DEFRAG) {
+        output::say("note: no backup is younger than an hour; take one first: lifeboat backup");
+    }
+}
+
+fn words(plan: &Plan, pause: Duration) -> String {
+    let steps: Vec<String> = plan.steps.iter().enumerate().map(|(at, step)| format!("  {}. {}", at + 1, step_words(step))).collect();
+    format!(
+        "The plan, one after the other with {} s between two members:\n{}\nA member does not serve while it has its turn.",
+        pause.as_secs(),
+        steps.join("\n")
+    )
+}
+
+fn step_words(step: &Step) -> String {
+    match step {
+        Step::Defragment { label, size: all, in_use, .. } => format!("defragment {label}: {} → about {}", size(*all), size(*in_use)),
+        Step::MoveLeader { labels, .. } => format!("move the leadership from {} to {}", labels.0, labels.1),
+    }
+}
+
+impl Defragmented {
+    fn planned(plan: &Plan) -> Self {
+        Self {
+            done: false,
+            steps: plan.steps.iter().map(step_words).collect(),
+            skipped: plan.skipped.iter().map(|(member, reason)| Skipped { member: member.clone(), reason: reason.clone() }).collect(),
+            members: Vec::new(),
+            stopped: None,
+        }
+    }
+
+    fn ran(plan: &Plan, ran: &Ran) -> Self {
+        let line = |turn: &Turn| Line {
+            member: turn.member.to_string(),
+            name: turn.label.clone(),
+            size_before: turn.before,
+            size_after: turn.after,
+            seconds: turn.took.as_secs_f64(),
+        };
+        let stopped = ran.stopped.as_ref().map(|failure| failure.what.clone());
+        Self { done: stopped.is_none(), members: ran.turns.iter().map(line).collect(), stopped, ..Self::planned(plan) }
+    }
+}
+
+impl Report for Defragmented {
+    const SCHEMA: &'static str = "lifeboat.etcd-defrag/1";
+
+    fn table(&self) -> String {
+        let mut text = String::new();
+        if self.members.is_empty() {
+            for (at, step) in self.steps.iter().enumerate() {
+                text.push_str(&format!("would do {}. {step}\n", at + 1));
+            }
+        }
+        let cells = |line: &Line| {
+            vec![line.name.clone(), line.member.clone(), size(line.size_before), size(line.size_after), format!("{:.1} s", line.seconds)]
+        };
+        if !self.members.is_empty() {
+            text.push_str(&output::columns(
+                &["HOSTNAME", "MEMBER", "BEFORE", "AFTER", "TOOK"],
+                &[2, 3, 4],
+                &self.members.iter().map(cells).collect::<Vec<_>>(),
+            ));
+        }
+        for skipped in &self.skipped {
+            text.push_str(&format!("left     {}: {}\n", skipped.member, skipped.reason));
+        }
+        if self.steps.is_empty() {
+            text.push_str("nothing to do\n");
+        }
+        text
+    }
+}

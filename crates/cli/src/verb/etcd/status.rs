@@ -1,0 +1,149 @@
+//! `lifeboat etcd status`.
+
+use engine::care::{ClusterView, MemberView};
+use engine::{Code, Outcome};
+use serde::Serialize;
+
+use super::{ClusterArgs, node, yes};
+use crate::args::GlobalArgs;
+use crate::output::{self, Report, size};
+use crate::signals;
+
+/// Arguments of `lifeboat etcd status`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Serialize)]
+struct Statuses {
+    cluster_id: Option<String>,
+    members: Vec<Line>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    node: String,
+    member: String,
+    name: String,
+    /// What it said; `null` for one that does not answer.
+    status: Option<Said>,
+    /// Why it did not.
+    silent: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Said {
+    db_size: u64,
+    db_size_in_use: u64,
+    db_size_quota: Option<u64>,
+    leader: Option<String>,
+    raft_index: u64,
+    raft_term: u64,
+    raft_applied_index: u64,
+    revision: i64,
+    learner: bool,
+    protocol_version: String,
+    storage_version: Option<String>,
+    errors: Vec<String>,
+    seconds: f64,
+}
+
+/// Runs `lifeboat etcd status`.
+pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
+    let options = args.cluster.options(global)?;
+    let looked = signals::run(super::seen(&options))?;
+    output::report(global.format(), &Statuses::of(&looked.view))?;
+    Ok(Code::Ok)
+}
+
+impl Statuses {
+    fn of(view: &ClusterView) -> Self {
+        Self { cluster_id: view.cluster_id().map(|id| id.to_string()), members: view.members.iter().map(Line::of).collect() }
+    }
+}
+
+impl Line {
+    fn of(member: &MemberView) -> Self {
+        let said = |answer: &engine::care::MemberAnswer| {
+            let status = &answer.status;
+            Said {
+                db_size: status.db_size,
+                db_size_in_use: status.db_size_in_use,
+                db_size_quota: status.db_size_quota,
+                leader: status.leader.map(|id| id.to_string()),
+                raft_index: status.raft_index,
+                raft_term: status.raft_term,
+                raft_applied_index: status.raft_applied_index,
+                revision: status.header.revision.0,
+                learner: status.is_learner,
+                protocol_version: status.version.clone(),
+                storage_version: status.storage_version.clone(),
+                errors: status.errors.clone(),
+                seconds: answer.took.as_secs_f64(),
+            }
+        };
+        Self {
+            node: node(member),
+            member: member.id.to_string(),
+            name: member.name.clone(),
+            status: member.answer.as_ref().ok().map(said),
+            silent: member.answer.as_ref().err().map(|silence| silence.reason.clone()),
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.node.clone(), self.member.clone()];
+        let Some(said) = &self.status else {
+            cells.extend(vec!["-".to_owned(); 10]);
+            cells.push(format!("does not answer: {}", self.silent.as_deref().unwrap_or_default()));
+            return cells;
+        };
+        let share = if said.db_size == 0 { 0.0 } else { said.db_size_in_use as f64 * 100.0 / said.db_size as f64 };
+        cells.extend([
+            size(said.db_size),
+            format!("{} ({share:.2}%)", size(said.db_size_in_use)),
+            said.leader.clone().unwrap_or_else(|| "NONE".to_owned()),
+            said.raft_index.to_string(),
+            said.raft_term.to_string(),
+            said.raft_applied_index.to_string(),
+            yes(said.learner),
+            said.protocol_version.clone(),
+            said.storage_version.clone().unwrap_or_else(|| "-".to_owned()),
+            said.db_size_quota.map_or_else(|| "-".to_owned(), size),
+            said.errors.join(", "),
+        ]);
+        cells
+    }
+}
+
+/// talosctl's columns, and the quota where a member tells it.
+const HEADER: [&str; 13] = [
+    "NODE",
+    "MEMBER",
+    "DB SIZE",
+    "IN USE",
+    "LEADER",
+    "RAFT INDEX",
+    "RAFT TERM",
+    "RAFT APPLIED INDEX",
+    "LEARNER",
+    "PROTOCOL",
+    "STORAGE",
+    "QUOTA",
+    "ERRORS",
+];
+
+impl Report for Statuses {
+    const SCHEMA: &'static str = "lifeboat.etcd-status/1";
+
+    fn table(&self) -> String {
+        let rows: Vec<Vec<String>> = self.members.iter().map(Line::cells).collect();
+        output::columns(&HEADER, &[], &rows)
+    }
+
+    fn simple(&self) -> String {
+        self.members.iter().map(|line| line.cells().join(", ") + "\n").collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! Carrying a defragmentation out: one member at a time, the cluster looked at before and after each, stopped by the first thing that is not as it should be.
+
+use std::time::{Duration, Instant};
+
+use etcd_api::ErrorKind;
+use etcd_store::id::MemberId;
+
+use super::act;
+use super::change::{self, ChangePlan};
+use super::defrag::{Plan, Step, healthy};
+use super::look::{Looked, look};
+use crate::failure::{Failure, Outcome};
+use crate::limits::{DEFRAG_LEAST, DEFRAG_SPEED};
+use crate::progress::Progress;
+use crate::source::SourceOptions;
+use crate::source_failure::failure;
+
+/// What came of one member's turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// The member.
+    pub member: MemberId,
+    /// Its label.
+    pub label: String,
+    /// Bytes of its file before.
+    pub before: u64,
+    /// Bytes of its file afterwards.
+    pub after: u64,
+    /// How long it did not serve, at most.
+    pub took: Duration,
+}
+
+/// A run: what was done, and why it ended early if it did.
+#[derive(Debug)]
+pub struct Ran {
+    /// Members that had their turn.
+    pub turns: Vec<Turn>,
+    /// What stopped it. The members after are as they were.
+    pub stopped: Option<Failure>,
+}
+
+/// Carries the plan out, with a pause between two members.
+pub async fn run(options: &SourceOptions, plan: &Plan, pause: Duration, progress: &dyn Progress) -> Ran {
+    let mut ran = Ran { turns: Vec::new(), stopped: None };
+    for (at, step) in plan.steps.iter().enumerate() {
+        if at > 0 && matches!(step, Step::Defragment { .. }) {
+            tokio::time::sleep(pause).await;
+        }
+        match one(options, step, progress).await {
+            Ok(turn) => ran.turns.extend(turn),
+            Err(failure) => {
+                ran.stopped = Some(failure);
+                break;
+            }
+        }
+    }
+    ran
+}
+
+async fn one(options: &SourceOptions, step: &Step, progress: &dyn Progress) -> Outcome<Option<Turn>> {
+    let looked = look(options).await?;
+    healthy(&looked.view)?;
+    match step {
+        Step::MoveLeader { from, to, .. } => {
+            if looked.view.leader() == Some(*from) {
+                hand_over(options, &looked, Some(*to), progress).await?;
+            }
+            Ok(None)
+        }
+        Step::Defragment { member, label, .. } => {
+            // Another election may have made it the leader since the plan was made.
+            let alone = looked.view.members.iter().filter(|other| other.is_working_voter()).count() == 1;
+            let looked =
+                if looked.view.leader() == Some(*member) && !alone { hand_over(options, &looked, None, progress).await? } else { looked };
+            turn(options, &looked, *member, label, progress).await.map(Some)
+        }
+    }
+}
+
+async fn hand_over(options: &SourceOptions, looked: &Looked, to: Option<MemberId>, progress: &dyn Progress) -> Outcome<Looked> {
+    let to = to.and_then(|id| looked.view.member(id)).filter(|member| member.is_working_voter());
+    let plan: ChangePlan = change::move_leader(&looked.view, to)?;
+    progress.say(&plan.words);
+    act::change(options, looked, &plan, progress).await?;
+    look(options).await
+}
+
+async fn turn(options: &SourceOptions, looked: &Looked, member: MemberId, label: &str, progress: &dyn Progress) -> Outcome<Turn> {
+    let gone = || Failure::failed(format!("{label} no longer answers")).object(member).next(["lifeboat", "etcd", "health"]);
+    let status = looked.view.member(member).and_then(super::view::MemberView::status).ok_or_else(gone)?;
+    let client = looked.clients.get(&member).ok_or_else(gone)?;
+    let before = status.db_size;
+    let limit = DEFRAG_LEAST + Duration::from_secs(before / DEFRAG_SPEED);
+    progress.say(&format!(
+        "{label}: {} MiB, {} MiB of it in use; it does not serve until this has ended",
+        before >> 20,
+        status.db_size_in_use >> 20
+    ));
+    let began = Instant::now();
+    match client.defragment(limit).await {
+        Ok(()) => {}
+        // It goes on by itself; what is seen afterwards counts.
+        Err(error) if matches!(error.kind(), ErrorKind::Timeout(_)) => {
+            progress.say(&format!("{label}: no answer within {} s; waiting until it serves", limit.as_secs()))
+        }
+        Err(error) => return Err(failure(&format!("{label} was not defragmented"), &error)),
+    }
+    let took = began.elapsed();
+    let after = act::caught_up(options, limit).await?;
+    let size = after.view.member(member).and_then(super::view::MemberView::status).map(|status| status.db_size).ok_or_else(gone)?;
+    progress.say(&format!("{label}: {} MiB → {} MiB in {:.1} s; it has caught up", before >> 20, size >> 20, took.as_secs_f64()));
+    Ok(Turn { member, label: label.to_owned(), before, after: size, took })
+}
