@@ -79,6 +79,38 @@ pub(crate) struct SourceArgs {
     /// Time for one answer of a member (streams have their own limits)
     #[arg(long, value_name = "TIME", default_value = "5s", env = "LIFEBOAT_COMMAND_TIMEOUT", help_heading = "Source")]
     pub(crate) command_timeout: String,
+    #[command(flatten)]
+    pub(crate) talos: TalosArgs,
+}
+
+/// Heading of the arguments about Talos.
+const TALOS: &str = "Source: Talos Linux";
+
+/// Which Talos nodes, and how they are reached. Any of them means Talos.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct TalosArgs {
+    /// Nodes that are meant [default: the talosconfig's, else every control plane node]
+    #[arg(short = 'n', long, value_delimiter = ',', value_name = "NODE,…", env = "LIFEBOAT_NODES", help_heading = TALOS)]
+    pub(crate) nodes: Vec<String>,
+    /// Where Talos' API is dialled, in the place of the talosconfig's endpoints
+    #[arg(short = 'e', long, value_delimiter = ',', value_name = "HOST,…", env = "LIFEBOAT_TALOS_ENDPOINTS", help_heading = TALOS)]
+    pub(crate) talos_endpoints: Vec<String>,
+    /// The talosconfig [default: TALOSCONFIG, ~/.talos/config, a service account's mount]
+    #[arg(long, value_name = "FILE", env = "LIFEBOAT_TALOSCONFIG", help_heading = TALOS)]
+    pub(crate) talosconfig: Option<PathBuf>,
+    /// Context of the talosconfig
+    #[arg(long, value_name = "NAME", env = "LIFEBOAT_CONTEXT", help_heading = TALOS)]
+    pub(crate) context: Option<String>,
+    /// Ask etcd itself for what Talos does not pass on: HashKV, learners, compaction (takes os:admin)
+    #[arg(long, env = "LIFEBOAT_TALOS_DIRECT", help_heading = TALOS)]
+    pub(crate) talos_direct: bool,
+}
+
+impl TalosArgs {
+    /// Whether any of them was given.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.nodes.is_empty() || !self.talos_endpoints.is_empty() || self.talosconfig.is_some() || self.context.is_some() || self.talos_direct
+    }
 }
 
 /// Which repository, and what opens it.

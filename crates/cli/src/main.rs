@@ -8,6 +8,7 @@ mod passphrase;
 mod progress;
 mod resolve;
 mod signals;
+mod source;
 mod verb;
 
 use std::process::ExitCode;

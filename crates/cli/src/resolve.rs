@@ -1,18 +1,17 @@
 //! From arguments, configuration and environment to what the engine is told. Flags beat the configuration, which beats the environment of etcdctl,
 //! which beats looking round on this machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use engine::config::{self, Config, Etcd};
+use engine::config::{self, Config};
 use engine::lease::Mode;
 use engine::opening::Opening;
 use engine::place::PlaceOptions;
-use engine::source::SourceOptions;
 use engine::spool::SpoolOptions;
 use engine::{Failure, Outcome};
 
-use crate::args::{GlobalArgs, IdentityArgs, RepositoryArgs, SourceArgs, SpoolArgs};
-use crate::{output, passphrase};
+use crate::args::{GlobalArgs, IdentityArgs, RepositoryArgs, SpoolArgs};
+use crate::passphrase;
 
 /// The configuration in force: the one named, else the first that is there, else none.
 pub(crate) fn configuration(global: &GlobalArgs) -> Outcome<Option<(PathBuf, Config)>> {
@@ -33,7 +32,7 @@ pub(crate) struct Resolved {
     /// The cluster's name, where it is known.
     pub(crate) cluster: Option<vault::name::ClusterName>,
     /// The cluster's section in the configuration.
-    section: Option<config::Cluster>,
+    pub(crate) section: Option<config::Cluster>,
 }
 
 impl Resolved {
@@ -70,42 +69,6 @@ impl Resolved {
     /// Arguments and environment alone: for `init`, which makes the configuration, and for what has its own etcd.
     pub(crate) fn without_configuration() -> Self {
         Self { config: None, cluster: None, section: None }
-    }
-
-    /// How etcd is reached.
-    pub(crate) fn source(&self, args: &SourceArgs) -> Outcome<SourceOptions> {
-        let mut options = if !args.endpoints.is_empty() {
-            SourceOptions { endpoints: args.endpoints.clone(), ..SourceOptions::default() }
-        } else if let Some(section) = &self.section {
-            from_section(section)?
-        } else {
-            from_environment().unwrap_or_else(look_round)
-        };
-        if args.cacert.is_some() {
-            options.cacert.clone_from(&args.cacert);
-        }
-        if args.cert.is_some() {
-            options.cert.clone_from(&args.cert);
-            options.key.clone_from(&args.key);
-        } else if args.key.is_some() {
-            options.key.clone_from(&args.key);
-        }
-        if options.cert.is_some() != options.key.is_some() {
-            return Err(Failure::usage("a client certificate and its key go together").cause("give both --cert and --key").again());
-        }
-        if let Some(user) = &args.user {
-            options.credentials = Some(credentials(user, args.password.as_deref(), args.password_file.as_deref())?);
-        }
-        options.server_name = args.tls_server_name.clone().or(options.server_name);
-        options.insecure_skip_verify |= args.insecure_skip_tls_verify;
-        options.discover |= args.discover;
-        if !args.dial_timeout.is_empty() {
-            options.dial_timeout = config::duration(&args.dial_timeout)?;
-        }
-        if !args.command_timeout.is_empty() {
-            options.request_timeout = config::duration(&args.command_timeout)?;
-        }
-        Ok(options)
     }
 
     /// Where the repository is and whose signatures count.
@@ -207,81 +170,4 @@ impl Resolved {
         }
         Ok(options)
     }
-}
-
-fn from_section(section: &config::Cluster) -> Outcome<SourceOptions> {
-    let etcd = match (&section.etcd, section.kubeadm) {
-        (Some(etcd), _) => etcd.clone(),
-        (None, Some(kubeadm)) => kubeadm.etcd(),
-        (None, None) => Etcd::default(),
-    };
-    let credentials = match &etcd.user {
-        Some(user) => Some(credentials(user, None, etcd.password_file.as_deref())?),
-        None => None,
-    };
-    Ok(SourceOptions {
-        endpoints: etcd.endpoints,
-        cacert: etcd.cacert,
-        cert: etcd.cert,
-        key: etcd.key,
-        credentials,
-        discover: etcd.discover,
-        ..SourceOptions::default()
-    })
-}
-
-/// What etcdctl would take from its environment.
-fn from_environment() -> Option<SourceOptions> {
-    let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let endpoints = text("ETCDCTL_ENDPOINTS")?;
-    let file = |name: &str| text(name).map(PathBuf::from);
-    let user = text("ETCDCTL_USER");
-    let credentials = user.and_then(|user| credentials(&user, text("ETCDCTL_PASSWORD").as_deref(), None).ok());
-    Some(SourceOptions {
-        endpoints: endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect(),
-        cacert: file("ETCDCTL_CACERT"),
-        cert: file("ETCDCTL_CERT"),
-        key: file("ETCDCTL_KEY"),
-        credentials,
-        insecure_skip_verify: text("ETCDCTL_INSECURE_SKIP_TLS_VERIFY").is_some_and(|value| value == "true"),
-        ..SourceOptions::default()
-    })
-}
-
-/// What can be found on this machine: kubeadm's etcd, else plain etcd on its usual port.
-pub(crate) fn look_round() -> SourceOptions {
-    let kubeadm = config::Kubeadm {}.etcd();
-    let is_kubeadm = [&kubeadm.cacert, &kubeadm.cert, &kubeadm.key].into_iter().flatten().all(|file| file.is_file());
-    if is_kubeadm {
-        output::say("source: kubeadm's etcd on this machine (https://127.0.0.1:2379, certificates of /etc/kubernetes/pki/etcd)");
-        return SourceOptions {
-            endpoints: kubeadm.endpoints,
-            cacert: kubeadm.cacert,
-            cert: kubeadm.cert,
-            key: kubeadm.key,
-            ..SourceOptions::default()
-        };
-    }
-    SourceOptions { endpoints: vec!["http://127.0.0.1:2379".to_owned()], ..SourceOptions::default() }
-}
-
-/// `name`, `name:password`, or a name with its password elsewhere.
-fn credentials(user: &str, password: Option<&str>, password_file: Option<&Path>) -> Outcome<etcd_api::Credentials> {
-    let from_file = |path: &Path| {
-        std::fs::read_to_string(path)
-            .map(|text| text.trim_end_matches(['\n', '\r']).to_owned())
-            .map_err(|error| Failure::usage(format!("the password cannot be read: {error}")).object(path.display()).again())
-    };
-    let (user, password) = match (password_file, password, user.split_once(':')) {
-        (Some(path), _, _) => (user, from_file(path)?),
-        (None, Some(password), _) => (user, password.to_owned()),
-        (None, None, Some((user, password))) => {
-            output::say("warning: a password on the command line can be read by every user of this machine; better: --password-file");
-            (user, password.to_owned())
-        }
-        (None, None, None) => {
-            return Err(Failure::usage(format!("the user '{user}' has no password")).cause("give --password-file").again());
-        }
-    };
-    Ok(etcd_api::Credentials { user: user.to_owned(), password: password.into() })
 }

@@ -35,6 +35,8 @@ pub struct CandidateState {
     pub errors: Vec<String>,
     /// An alarm CORRUPT names it: etcd's own comparison found that it holds something else than the others.
     pub accused: bool,
+    /// Whether it said all this. A Talos node may give its snapshot to a role it tells nothing else: then the rest is empty and no reproach.
+    pub is_told: bool,
 }
 
 /// What the user asked for.
@@ -105,11 +107,12 @@ struct Rank {
 fn rank(candidate: &Candidate, state: &CandidateState, newest: u64, wish: &Wish) -> (Rank, String) {
     let lag = newest.saturating_sub(state.applied_index);
     let is_leader = state.leader == Some(candidate.id);
-    let trouble = state.leader.is_none() || !state.errors.is_empty();
+    let trouble = state.is_told && (state.leader.is_none() || !state.errors.is_empty());
     // After the member of the last backup the next higher id has its turn, then around.
     let had_its_turn = wish.last.is_some_and(|last| candidate.id <= last);
-    let rank = Rank { trouble, accused: state.accused, behind: lag > MAX_APPLIED_LAG, leader: is_leader, had_its_turn, id: candidate.id };
+    let rank = Rank { trouble, accused: state.accused, behind: state.is_told && lag > MAX_APPLIED_LAG, leader: is_leader, had_its_turn, id: candidate.id };
     let role = match (is_leader, state.is_learner) {
+        _ if !state.is_told => "it tells our role nothing but its snapshot",
         (true, _) => "the leader",
         (_, true) => "a learner",
         _ => "a follower",
@@ -120,9 +123,9 @@ fn rank(candidate: &Candidate, state: &CandidateState, newest: u64, wish: &Wish)
     } else if trouble {
         let words = if state.leader.is_none() { "it has no leader".to_owned() } else { state.errors.join("; ") };
         reason.push_str(&format!(", in trouble: {words}"));
-    } else if lag > MAX_APPLIED_LAG {
+    } else if state.is_told && lag > MAX_APPLIED_LAG {
         reason.push_str(&format!(", {lag} raft entries behind"));
-    } else {
+    } else if state.is_told {
         reason.push_str(", healthy and up to date");
     }
     (rank, reason)
@@ -153,6 +156,7 @@ fn require_healthy(candidates: &[Candidate]) -> Outcome<()> {
     for candidate in candidates {
         let (what, cause) = match &candidate.state {
             Err(error) => ("does not answer", error.clone()),
+            Ok(state) if !state.is_told => ("does not tell our role how it is", "this Talos tells os:etcd:backup nothing but the snapshot".to_owned()),
             Ok(state) if state.leader.is_none() => ("has no leader", "the cluster may have lost its quorum".to_owned()),
             Ok(state) if !state.errors.is_empty() => ("reports errors", state.errors.join("; ")),
             Ok(_) => continue,
@@ -207,6 +211,7 @@ mod tests {
                 db_size_in_use: 1 << 20,
                 errors: Vec::new(),
                 accused: false,
+                is_told: true,
             }),
         }
     }

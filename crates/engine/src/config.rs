@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::extra::Extra;
+pub use crate::extra::MACHINE_CONFIG;
 use crate::failure::{Failure, Outcome};
 use crate::lease::Mode;
 
@@ -100,7 +102,7 @@ pub struct Defaults {
     pub lease: Option<Mode>,
 }
 
-/// One cluster: exactly one of `etcd` and `kubeadm`, and what differs from the defaults.
+/// One cluster: exactly one of `etcd`, `kubeadm` and `talos`, and what differs from the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
@@ -110,6 +112,9 @@ pub struct Cluster {
     /// This machine is a kubeadm control-plane node: the usual address and certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeadm: Option<Kubeadm>,
+    /// Nodes of Talos Linux, as a talosconfig reaches them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub talos: Option<Talos>,
     /// Names of stores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stores: Option<Vec<String>>,
@@ -148,6 +153,27 @@ pub struct Etcd {
     /// Follow the member list to members that are not named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discover: bool,
+}
+
+/// Nodes of Talos Linux. What is not said is the talosconfig's to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Talos {
+    /// The talosconfig; talosctl's places without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_file: Option<PathBuf>,
+    /// Its context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Where apid is dialled, in the place of the context's endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+    /// The nodes that are meant, in the place of the context's; every control plane node without any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Ask etcd itself for what Talos does not pass on, with a client certificate made for a day (os:admin).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
 }
 
 /// A kubeadm control-plane node.
@@ -222,13 +248,16 @@ fn check(config: &Config) -> Outcome<()> {
         if let Err(error) = name.parse::<vault::name::ClusterName>() {
             return wrong(format!("clusters.{name}: {error}"));
         }
-        match (&cluster.etcd, &cluster.kubeadm) {
-            (Some(etcd), None) if etcd.endpoints.is_empty() => return wrong(format!("clusters.{name}.etcd.endpoints: none is named")),
-            (Some(etcd), None) if etcd.cert.is_some() != etcd.key.is_some() => {
+        match (&cluster.etcd, &cluster.kubeadm, &cluster.talos) {
+            (Some(etcd), None, None) if etcd.endpoints.is_empty() => return wrong(format!("clusters.{name}.etcd.endpoints: none is named")),
+            (Some(etcd), None, None) if etcd.cert.is_some() != etcd.key.is_some() => {
                 return wrong(format!("clusters.{name}.etcd: cert and key go together"));
             }
-            (Some(_), None) | (None, Some(_)) => {}
-            _ => return wrong(format!("clusters.{name}: exactly one of etcd and kubeadm says where it is")),
+            (None, None, Some(talos)) if talos.config_file.as_ref().is_some_and(|path| !path.is_absolute()) => {
+                return wrong(format!("clusters.{name}.talos.config_file: an absolute path is expected"));
+            }
+            (Some(_), None, None) | (None, Some(_), None) | (None, None, Some(_)) => {}
+            _ => return wrong(format!("clusters.{name}: exactly one of etcd, kubeadm and talos says where it is")),
         }
         let stores = cluster.stores.as_ref().unwrap_or(&config.defaults.stores);
         if let Some(missing) = stores.iter().find(|store| !config.stores.contains_key(*store)) {
@@ -237,8 +266,16 @@ fn check(config: &Config) -> Outcome<()> {
         if stores.len() > 1 {
             return wrong(format!("clusters.{name}: this version writes to one store, {} are named", stores.len()));
         }
-        if let Some(extra) = config.extra(cluster).iter().find(|path| !path.is_absolute()) {
-            return wrong(format!("clusters.{name}.extra: '{}' is not an absolute path", extra.display()));
+        for extra in config.extra(cluster) {
+            match Extra::of(extra) {
+                Extra::MachineConfig if cluster.talos.is_none() => {
+                    return wrong(format!("clusters.{name}.extra: machine-config is Talos's, and this cluster is not reached by talos"));
+                }
+                Extra::Path(path) if !path.is_absolute() => {
+                    return wrong(format!("clusters.{name}.extra: '{}' is neither machine-config nor an absolute path", path.display()));
+                }
+                Extra::MachineConfig | Extra::Path(_) => {}
+            }
         }
         if let Some(text) = cluster.hashkv_budget.as_ref().or(config.defaults.hashkv_budget.as_ref()) {
             duration(text)?;
@@ -328,7 +365,10 @@ mod tests {
             ("clusters: {prod: {etcd: {endpoints: []}}}", "none is named"),
             ("clusters: {'../x': {kubeadm: {}}}", "clusters.../x"),
             ("clusters: {prod: {kubeadm: {}, stores: [a]}}", "no store named"),
-            ("clusters: {prod: {kubeadm: {}, extra: [pki]}}", "not an absolute path"),
+            ("clusters: {prod: {kubeadm: {}, extra: [pki]}}", "nor an absolute path"),
+            ("clusters: {prod: {kubeadm: {}, extra: [machine-config]}}", "is Talos's"),
+            ("clusters: {prod: {kubeadm: {}, talos: {}}}", "exactly one"),
+            ("clusters: {prod: {talos: {config_file: x}}}", "absolute path"),
             ("clusters: {prod: {etcd: {endpoints: [a], cert: /c}}}", "go together"),
         ] {
             let cause = parse(text).unwrap_err().cause.unwrap();

@@ -12,6 +12,44 @@ use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::FRAME;
 
+/// The word that means every Talos node's machine config, where a path would stand.
+pub const MACHINE_CONFIG: &str = "machine-config";
+
+/// Something kept beside a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Extra {
+    /// A file or a directory of this machine.
+    Path(PathBuf),
+    /// The machine config of every node of a Talos cluster.
+    MachineConfig,
+}
+
+impl Extra {
+    /// What is meant by a path, or by the one reserved word.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        if path.as_os_str() == MACHINE_CONFIG { Self::MachineConfig } else { Self::Path(path.to_owned()) }
+    }
+
+    /// Whether it holds, or may hold, what decrypts values that the API server encrypts.
+    #[must_use]
+    pub fn holds_encryption_key(&self) -> bool {
+        match self {
+            Self::Path(path) => holds_encryption_configuration(path),
+            Self::MachineConfig => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Extra {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::MachineConfig => f.write_str(MACHINE_CONFIG),
+        }
+    }
+}
+
 /// The name an extra has in the repository, from its path: `/etc/kubernetes/pki` becomes `etc-kubernetes-pki`.
 pub fn name_for(path: &Path) -> Outcome<ExtraName> {
     if !path.is_absolute() {
@@ -31,21 +69,27 @@ pub fn name_for(path: &Path) -> Outcome<ExtraName> {
     name.parse().map_err(|error| Failure::usage(format!("no name can be made for the extra: {error}")).object(path.display()))
 }
 
-/// A path and the name it gets; names are told apart by a number where two paths would share one.
-pub fn name_all(paths: &[PathBuf]) -> Outcome<Vec<(ExtraName, PathBuf)>> {
-    let mut named: Vec<(ExtraName, PathBuf)> = Vec::new();
-    for path in paths {
+/// Each extra once, with the name it gets; names are told apart by a number where two would share one.
+pub fn name_all(extras: &[Extra]) -> Outcome<Vec<(ExtraName, Extra)>> {
+    let reserved = || MACHINE_CONFIG.parse::<ExtraName>().map_err(|error| Failure::failed(error.to_string()));
+    let mut named: Vec<(ExtraName, Extra)> = Vec::new();
+    if extras.contains(&Extra::MachineConfig) {
+        named.push((reserved()?, Extra::MachineConfig));
+    }
+    for extra in extras {
+        let Extra::Path(path) = extra else { continue };
         let plain = name_for(path)?;
         let mut name = plain.clone();
         let mut number = 1;
-        while named.iter().any(|(taken, _)| *taken == name) {
+        // The reserved word is nobody else's, whether it is asked for or not.
+        while name.as_str() == MACHINE_CONFIG || named.iter().any(|(taken, _)| *taken == name) {
             number += 1;
             let short: String = plain.as_str().chars().take(59).collect();
             name = format!("{short}-{number}")
                 .parse()
                 .map_err(|error| Failure::usage(format!("no name can be made for the extra: {error}")).object(path.display()))?;
         }
-        named.push((name, path.clone()));
+        named.push((name, extra.clone()));
     }
     Ok(named)
 }
@@ -54,7 +98,7 @@ pub fn name_all(paths: &[PathBuf]) -> Outcome<Vec<(ExtraName, PathBuf)>> {
 ///
 /// Blocks until everything is in the spool; run it on a thread of its own.
 pub fn pack(path: &Path, feed: &Feed) -> Outcome<()> {
-    let mut archive = tar::Builder::new(FrameWriter { feed, frame: feed.buffer() });
+    let mut archive = tar::Builder::new(FrameWriter::new(feed));
     archive.follow_symlinks(false);
     let inside = path.strip_prefix("/").unwrap_or(path);
     let unreadable = |error: io::Error| Failure::failed(format!("the extra cannot be read: {error}")).object(path.display());
@@ -92,7 +136,8 @@ pub fn holds_encryption_configuration(path: &Path) -> bool {
     false
 }
 
-struct FrameWriter<'a> {
+/// Cuts what is written into frames of a feed.
+pub(crate) struct FrameWriter<'a> {
     feed: &'a Feed,
     frame: Vec<u8>,
 }
@@ -113,8 +158,12 @@ impl Write for FrameWriter<'_> {
     }
 }
 
-impl FrameWriter<'_> {
-    fn finish(mut self) -> io::Result<()> {
+impl<'a> FrameWriter<'a> {
+    pub(crate) fn new(feed: &'a Feed) -> Self {
+        Self { feed, frame: feed.buffer() }
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         if self.frame.is_empty() { Ok(()) } else { self.hand_over() }
     }
 
@@ -133,11 +182,12 @@ mod tests {
 
     #[test]
     fn names_are_slugs_of_their_paths_and_never_the_same() {
-        let paths = ["/etc/kubernetes/pki", "/etc/kubernetes-pki", "/opt/../x"].map(PathBuf::from);
-        let named = name_all(&paths).unwrap();
+        let paths = ["/etc/kubernetes/pki", "/etc/kubernetes-pki", "/opt/../x", "/machine-config", "machine-config"];
+        let named = name_all(&paths.map(|path| Extra::of(Path::new(path)))).unwrap();
         let names: Vec<&str> = named.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names[..2], ["etc-kubernetes-pki", "etc-kubernetes-pki-2"]);
-        assert!(!names[2].contains(".."));
+        assert_eq!(names[..3], ["machine-config", "etc-kubernetes-pki", "etc-kubernetes-pki-2"]);
+        assert!(!names[3].contains(".."));
+        assert_eq!(names[4], "machine-config-2", "the word is reserved");
         assert!(name_for(Path::new("relative")).is_err());
         assert!(name_for(Path::new("/")).is_err());
     }

@@ -60,6 +60,8 @@ pub enum Verdict {
     Failed,
     /// No answer could be compared.
     Inconclusive,
+    /// The source passes no HashKV on.
+    NotOffered,
 }
 
 /// A verdict and what it rests on.

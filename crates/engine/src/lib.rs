@@ -9,6 +9,7 @@
 //! Invariants: a backup that was not committed by its manifest is not listed anywhere; nothing is written to the cluster that is backed up; no plain
 //! byte of a snapshot reaches a disk under a name (`--no-encrypt` and `--snapshot-file` are asked for); the old data directory is moved, never removed.
 
+pub mod access;
 pub mod backup;
 pub mod cache;
 pub mod care;
@@ -25,6 +26,7 @@ pub mod key_check;
 pub mod lease;
 pub mod limits;
 pub mod lineage;
+pub mod member_link;
 mod memory;
 pub mod next;
 pub mod opening;
@@ -40,8 +42,10 @@ pub mod source_failure;
 pub mod spool;
 pub mod store_failure;
 pub mod stored;
+pub mod talos;
 mod temporary;
 pub mod try_etcd;
 pub mod verify;
 
+pub use access::Access;
 pub use failure::{Code, Failure, Outcome};

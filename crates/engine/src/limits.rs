@@ -108,3 +108,24 @@ pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
 pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
 /// How often all members are asked for HashKV anew when a compaction came between their answers.
 pub const HASHKV_ROUNDS: usize = 3;
+
+/// Time before the end of a talosconfig's certificate from which on it is said.
+pub const TALOSCONFIG_WARN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The share of a short-lived certificate's life (a service account's is six hours) that counts as its end.
+pub const TALOSCONFIG_WARN_SHARE: u32 = 10;
+
+/// Most nodes whose machine configs are kept with a backup.
+pub const MACHINE_CONFIGS_MAX: usize = 5_000;
+
+/// Nodes asked for their machine config at the same time.
+pub const MACHINE_CONFIGS_AT_ONCE: usize = 8;
+
+/// Least memory of a Talos control plane node that `talosctl health` passes, in bytes (1848 MiB less 150 MiB that the firmware may keep).
+pub const TALOS_MEMORY_CONTROL_PLANE: u64 = (1848 - 150) << 20;
+
+/// Least memory of a Talos worker, likewise (1024 MiB less 150 MiB).
+pub const TALOS_MEMORY_WORKER: u64 = (1024 - 150) << 20;
+
+/// Least size of the volume EPHEMERAL, likewise: 6 GiB less the system partitions (EFI 100 MiB, STATE 100 MiB, META 1 MiB) and 10 MiB.
+pub const TALOS_DISK_LEAST: u64 = (6 * 1024 - 211) << 20;

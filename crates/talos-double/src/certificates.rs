@@ -94,10 +94,19 @@ fn valid(params: &mut CertificateParams, validity: Validity) {
     params.not_after = date_time_ymd(to, 1, 1);
 }
 
-/// Talos labels Ed25519 keys in its own way (siderolabs/crypto x509: `ED25519 PRIVATE KEY` around PKCS#8).
+/// Talos labels Ed25519 keys in its own way (siderolabs/crypto x509: `ED25519 PRIVATE KEY` around PKCS#8), and writes ECDSA keys in Go's form of RFC 5915.
 fn key_pem(key: &KeyPair, algorithm: &'static SignatureAlgorithm) -> String {
-    let pem = key.serialize_pem();
-    if algorithm == &rcgen::PKCS_ED25519 { pem.replace(" PRIVATE KEY-----", " ED25519 PRIVATE KEY-----") } else { pem }
+    if algorithm == &rcgen::PKCS_ED25519 {
+        return key.serialize_pem().replace(" PRIVATE KEY-----", " ED25519 PRIVATE KEY-----");
+    }
+    assert_eq!(algorithm, &rcgen::PKCS_ECDSA_P256_SHA256, "the curve of etcd's authority");
+    // PKCS#8 of a P-256 key has one form: the number at 36, the point at 73.
+    let der = key.serialize_der();
+    let (number, point) = (&der[36..68], &der[73..138]);
+    let curve = [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let ec = [&[0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20][..], number, &curve, &[0xa1, 0x44, 0x03, 0x42, 0x00], point].concat();
+    let lines: Vec<String> = STANDARD.encode(ec).as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    format!("-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n", lines.join("\n"))
 }
 
 /// The file that talosctl and Lifeboat read: one context for each role.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use engine::backup::{Committed, Report, Request, verdict_word};
 use engine::choice::Wish;
+use engine::extra::Extra;
 use engine::lease::{Holder, Mode};
 use engine::limits::{HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     /// Word to keep with the backup (repeatable)
     #[arg(long, value_name = "TAG", env = "LIFEBOAT_TAG", value_delimiter = ',')]
     tag: Vec<String>,
-    /// File or directory to keep beside the backup, sealed (repeatable)
+    /// File or directory to keep beside the backup, sealed; machine-config: that of every Talos node (repeatable)
     #[arg(long, value_name = "PATH", env = "LIFEBOAT_EXTRA", value_delimiter = ',')]
     extra: Vec<PathBuf>,
     /// Do not encrypt: whoever reads the store reads every Secret
@@ -107,7 +108,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         place,
         wish: Wish { member: args.member, require_healthy: args.require_healthy, degraded: args.degraded, last: None },
         tags: tags.map_err(|error| Failure::usage(format!("a tag is not sound: {error}")).again())?,
-        extras: resolved.extras(&args.extra),
+        extras: resolved.extras(&args.extra).iter().map(|path| Extra::of(path)).collect(),
         recipients,
         passphrase,
         person: passphrase::person(),

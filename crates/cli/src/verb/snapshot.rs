@@ -3,7 +3,7 @@
 mod describe;
 mod form;
 mod restore;
-mod save;
+pub(super) mod save;
 
 use engine::{Code, Outcome};
 

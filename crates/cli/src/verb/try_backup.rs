@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::place::Which;
+use engine::source::SourceOptions;
 use engine::try_etcd::{Proof, Request, Scratch, run_tied, start};
 use engine::{Code, Failure, Outcome};
 use serde_json::json;
@@ -146,7 +147,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         base: engine::init::keys::absolute(&args.dir.or(spool.directory).unwrap_or_else(engine::spool::default_directory))?,
         base_named,
         name: args.name,
-        credentials: Resolved::without_configuration().source(&login)?.credentials,
+        credentials: crate::source::etcd(SourceOptions::default(), &login)?.credentials,
         // /proc/self/exe is this very program, even when its file was replaced since.
         tie: vec!["/proc/self/exe".into(), TIED.into(), std::process::id().to_string().into(), "--".into()],
     })

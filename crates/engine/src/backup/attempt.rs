@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bbolt::Database;
-use etcd_api::{Client, SnapshotLimits, SnapshotSummary};
+use etcd_api::SnapshotSummary;
 use etcd_store::{HashKv, Inspection};
 use jiff::Timestamp;
 use kube_objects::{Census, KUBE_SYSTEM_KEYS, ResourceCounts};
@@ -14,10 +14,11 @@ use super::prove::Answers;
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::FRAME;
+use crate::member_link::MemberLink;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan};
 use crate::spool::{Spool, SpoolOptions};
-use crate::{source_failure, store_failure};
+use crate::store_failure;
 
 /// Bytes of the SHA-256 trailer that etcd appends to a snapshot.
 pub(super) const TRAILER: u64 = 32;
@@ -58,16 +59,24 @@ pub(crate) struct Examined {
     pub(crate) fingerprint: Option<String>,
 }
 
+/// The member a snapshot is taken from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) link: &'a MemberLink,
+    /// The size of its file as it told it.
+    pub(super) size: Option<u64>,
+}
+
 /// Takes a snapshot from one member, and has the members asked about it as soon as it is examined, while the rest of it is still being sealed.
 pub(super) async fn take(
-    client: &Client,
+    member: Source<'_>,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     mut upload: Box<dyn Upload>,
     ask: impl AsyncFnOnce(&Examined) -> Answers,
     progress: &Arc<dyn Progress>,
 ) -> Result<Taken, AttemptError> {
-    match stream_and_seal(client, spool_options, plan, upload.as_mut(), ask, progress).await {
+    match stream_and_seal(member, spool_options, plan, upload.as_mut(), ask, progress).await {
         Ok(streamed) => {
             let Streamed { answers, spool, summary, sealed, examined, stream_started, stream_ended } = streamed;
             Ok(Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended })
@@ -90,7 +99,7 @@ struct Streamed {
 }
 
 async fn stream_and_seal(
-    client: &Client,
+    member: Source<'_>,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     upload: &mut dyn Upload,
@@ -107,7 +116,7 @@ async fn stream_and_seal(
     };
     let receiving = async {
         let started = Timestamp::now();
-        let summary = receive(client, &feed, &spool, spool_options.reserve, progress).await?;
+        let summary = receive(member, &feed, &spool, spool_options.reserve, progress).await?;
         let ended = Timestamp::now();
         progress.done();
         let examined = examine_spool(&spool, summary.database_size).await?;
@@ -119,14 +128,14 @@ async fn stream_and_seal(
 }
 
 async fn receive(
-    client: &Client,
+    member: Source<'_>,
     feed: &Arc<Feed>,
     spool: &Spool,
     reserve: u64,
     progress: &Arc<dyn Progress>,
 ) -> Result<SnapshotSummary, AttemptError> {
-    let at_fault = |error: etcd_api::Error| AttemptError::Member(source_failure::failure("the snapshot stream is of no use", &error));
-    let mut stream = client.snapshot(SnapshotLimits::default()).await.map_err(at_fault)?;
+    let at_fault = AttemptError::Member;
+    let mut stream = member.link.snapshot(member.size).await.map_err(at_fault)?;
     let expected = stream.expected_size();
     spool.reserve(expected.map_or(0, |size| size + TRAILER), reserve)?;
     let mut writer = FrameQueue::start(Arc::clone(feed));

@@ -1,5 +1,6 @@
 //! The last steps of a backup: extras, frame table, lineage, signature, manifest.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bbolt::Database;
@@ -15,7 +16,7 @@ use vault::lineage::{Fingerprint, LineageCluster};
 use vault::manifest::{
     HashKvVerdict, LastRow, Manifest, Proven, Role, Rung, Sealing, Source as ManifestSource, StoredObject, Times, Tool, plain_text,
 };
-use vault::name::ClusterName;
+use vault::name::{ClusterName, ExtraName};
 use vault::repository::{Catalog, Repository, RepositoryError};
 use vault::seal::Recipients;
 use vault::store::Store;
@@ -24,13 +25,15 @@ use super::attempt::{Examined, Taken};
 use super::run::{Judged, Keys, Remark};
 use super::{Committed, Request, ResourceLine, parts};
 use crate::cache::{self, Remembered};
-use crate::extra;
+use crate::extra::{self, Extra};
 use crate::failure::{Code, Failure, Outcome};
+use crate::judge::Verdict;
 use crate::feed::Feed;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
 use crate::spool::Spool;
+use crate::talos::machine_config;
 use crate::{place, store_failure, stored};
 
 /// Tries at a lineage that another writer began at the same moment.
@@ -96,7 +99,8 @@ pub(super) async fn commit(
     }
     let mut objects = vec![StoredObject { name: data, role: Role::Snapshot, size: sealed.size, sha256: sealed.sha256 }];
     objects.push(write_frames(context, id, &sealed.frames).await?);
-    objects.extend(write_extras(context, id, remarks).await?);
+    let (extras, secrets) = write_extras(context, id, remarks).await?;
+    objects.extend(extras);
     objects.sort_by_key(|object| object.name.to_string());
 
     let decision = settle_lineage(context, &spool, &examined, remarks).await?;
@@ -113,10 +117,10 @@ pub(super) async fn commit(
         last_row_check: decision.row,
         older: matches!(decision.belongs, Belongs::Older { .. }),
         unconfirmed: decision.unconfirmed().cloned(),
-        source: ManifestSource::Direct,
+        source: if context.source.is_talos_only() { ManifestSource::Talos } else { ManifestSource::Direct },
         clean: None,
-        cluster_id: Some(context.source.cluster_id),
-        member: Some(parts::member(asked)),
+        cluster_id: context.source.cluster_id,
+        member: parts::member(asked),
         versions: parts::versions(asked, &examined.inspection),
         revision: examined.inspection.revision.0,
         compact_revision: parts::compact_revision(&examined.inspection),
@@ -140,6 +144,7 @@ pub(super) async fn commit(
             committed: Timestamp::now(),
         },
         encryption_at_rest: Some(examined.resources.encrypted > 0),
+        secrets,
         tool: Tool { version: env!("CARGO_PKG_VERSION").to_owned() },
         tags: context.request.tags.clone(),
         parents: context.catalog.parents(),
@@ -149,7 +154,11 @@ pub(super) async fn commit(
     let wrong = |error| not_committed(context, &error);
     context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
-    Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof: parts::proof_words(&testimonies), resources, manifest })
+    let proof = match judgement.verdict {
+        Verdict::NotOffered => vec!["Talos passes no HashKV on; the digest of the stream, the structure and the counts are proven".to_owned()],
+        _ => parts::proof_words(&testimonies),
+    };
+    Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof, resources, manifest })
 }
 
 fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
@@ -185,38 +194,80 @@ async fn write_frames(context: &Context<'_>, id: BackupId, table: &vault::frames
     Ok(object)
 }
 
-/// Seals and stores the extras. One that cannot be read costs a warning, not the backup.
-async fn write_extras(context: &Context<'_>, id: BackupId, remarks: &mut Vec<Remark>) -> Outcome<Vec<StoredObject>> {
-    let mut objects = Vec::new();
-    for (name, path) in extra::name_all(&context.request.extras)? {
-        let object = SnapshotObject::Extra(name);
-        let key = context.key(id, object.clone());
-        let spool = Arc::new(Spool::create(&context.request.spool)?);
-        let feed = Arc::new(Feed::new(spool));
-        let layers = Layers { zstd: false, age: true };
-        let plan = SealPlan { layers, recipients: context.keys.extra_recipients.clone(), workers: 1, person: context.request.person };
-        let mut upload = context.store().upload(&key).await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
-        let packing = {
-            let (feed, path) = (Arc::clone(&feed), path.clone());
-            on_thread("extra", move || Ok(extra::pack(&path, &feed).inspect_err(|_| feed.abort())))
+type Secrets = BTreeMap<String, Sha256>;
+
+/// Seals and stores the extras. One that cannot be read costs a warning, not the backup. With fingerprints of the cluster's secrets, where machine
+/// configs are among them.
+async fn write_extras(context: &Context<'_>, id: BackupId, remarks: &mut Vec<Remark>) -> Outcome<(Vec<StoredObject>, Secrets)> {
+    let (mut objects, mut secrets) = (Vec::new(), BTreeMap::new());
+    for (name, extra) in extra::name_all(&context.request.extras)? {
+        let packer: Packer = match &extra {
+            Extra::Path(path) => {
+                let path = path.clone();
+                Box::new(move |feed: &Feed| extra::pack(&path, feed))
+            }
+            Extra::MachineConfig => match machine_configs(context, remarks).await {
+                Ok(gathered) => {
+                    secrets = gathered.secrets;
+                    Box::new(move |feed: &Feed| machine_config::pack(&gathered.configs, feed))
+                }
+                Err(failure) => {
+                    let cause = failure.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                    remarks.push(Remark::serious(format!("the extra {extra} was not kept: {}{cause}", failure.what)));
+                    continue;
+                }
+            },
         };
-        let (sealed, packed) = tokio::join!(seal_pipeline::seal(Arc::clone(&feed), plan, upload.as_mut()), packing);
-        if let Err(failure) = packed? {
-            upload.abort().await;
-            remarks.push(Remark::serious(format!("the extra {} was not kept: {}", path.display(), failure.what)));
-            continue;
-        }
-        let sealed = sealed?;
-        upload.complete().await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
-        objects.push(StoredObject { name: object, role: Role::Extra, size: sealed.size, sha256: sealed.sha256 });
+        objects.extend(write_extra(context, id, (name, &extra), packer, remarks).await?);
     }
-    Ok(objects)
+    Ok((objects, secrets))
+}
+
+type Packer = Box<dyn FnOnce(&Feed) -> Outcome<()> + Send>;
+
+/// Seals and stores one; none where it could not be read.
+async fn write_extra(
+    context: &Context<'_>,
+    id: BackupId,
+    (name, extra): (ExtraName, &Extra),
+    pack: Packer,
+    remarks: &mut Vec<Remark>,
+) -> Outcome<Option<StoredObject>> {
+    let object = SnapshotObject::Extra(name);
+    let key = context.key(id, object.clone());
+    let feed = Arc::new(Feed::new(Arc::new(Spool::create(&context.request.spool)?)));
+    let layers = Layers { zstd: false, age: true };
+    let plan = SealPlan { layers, recipients: context.keys.extra_recipients.clone(), workers: 1, person: context.request.person };
+    let mut upload = context.store().upload(&key).await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
+    let packing = {
+        let feed = Arc::clone(&feed);
+        on_thread("extra", move || Ok(pack(&feed).inspect_err(|_| feed.abort())))
+    };
+    let (sealed, packed) = tokio::join!(seal_pipeline::seal(Arc::clone(&feed), plan, upload.as_mut()), packing);
+    if let Err(failure) = packed? {
+        upload.abort().await;
+        remarks.push(Remark::serious(format!("the extra {extra} was not kept: {}", failure.what)));
+        return Ok(None);
+    }
+    let sealed = sealed?;
+    upload.complete().await.map_err(|error| store_failure::failure("an extra cannot be stored", &error))?;
+    Ok(Some(StoredObject { name: object, role: Role::Extra, size: sealed.size, sha256: sealed.sha256 }))
+}
+
+async fn machine_configs(context: &Context<'_>, remarks: &mut Vec<Remark>) -> Outcome<machine_config::Gathered> {
+    let talos = context.source.talos.as_ref().ok_or_else(|| Failure::failed("machine configs are Talos's, and this cluster is reached by etcd's own API"))?;
+    let gathered = machine_config::gather(talos, context.repository.id()).await?;
+    remarks.extend(gathered.notes.iter().map(|note| Remark::note(note.clone())));
+    if !gathered.missing.is_empty() {
+        remarks.push(Remark::serious(format!("machine configs that could not be had: {}", gathered.missing.join("; "))));
+    }
+    Ok(gathered)
 }
 
 /// Finds the lineage the snapshot belongs to, and begins it where it is new.
 async fn settle_lineage(context: &Context<'_>, spool: &Arc<Spool>, examined: &Examined, remarks: &mut Vec<Remark>) -> Outcome<Decision> {
     let observation = Observation {
-        cluster: LineageCluster::Id(context.source.cluster_id),
+        cluster: context.source.cluster_id.map_or(LineageCluster::Talos, LineageCluster::Id),
         epoch: examined.inspection.epoch.map_or(0, |revision| revision.0),
         revision: examined.inspection.revision.0,
         linearizable: context.opening.map(|(revision, _)| revision.0),
@@ -292,9 +343,14 @@ fn look_up(spool: &Arc<Spool>, row: &LastRow, revision: i64, compact: i64) -> Ro
 
 fn warn_of_encryption(context: &Context<'_>, examined: &Examined, remarks: &mut Vec<Remark>) {
     let encrypted = examined.resources.encrypted;
-    if encrypted > 0 && !context.request.extras.iter().any(|path| extra::holds_encryption_configuration(path)) {
+    if encrypted > 0 && !context.request.extras.iter().any(Extra::holds_encryption_key) {
         remarks.push(Remark::note(format!(
-            "{encrypted} values are encrypted at rest by the API server, and no --extra holds its EncryptionConfiguration: without that file nobody can read them after a restore"
+            "{encrypted} values are encrypted at rest by the API server, and {}: without it nobody can read them after a restore",
+            if context.source.talos.is_some() {
+                "no machine config, which holds the key, is kept (extra: [machine-config])"
+            } else {
+                "no --extra holds its EncryptionConfiguration"
+            }
         )));
     }
 }

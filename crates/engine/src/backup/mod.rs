@@ -16,11 +16,12 @@ use vault::name::{ClusterName, Tag};
 use vault::seal::SecretString;
 
 use crate::choice::Wish;
+use crate::extra::Extra;
 use crate::failure::Code;
 use crate::lease;
 use crate::opening::Person;
 use crate::place::PlaceOptions;
-use crate::source::SourceOptions;
+use crate::access::Access;
 use crate::spool::SpoolOptions;
 
 pub use run::run;
@@ -29,7 +30,7 @@ pub use run::run;
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The cluster.
-    pub source: SourceOptions,
+    pub source: Access,
     /// The repository.
     pub place: PlaceOptions,
     /// The cluster's name in the repository; the only one there, where it is not given.
@@ -39,7 +40,7 @@ pub struct Request {
     /// Words to keep with the backup.
     pub tags: Vec<Tag>,
     /// Files and directories to keep beside it.
-    pub extras: Vec<PathBuf>,
+    pub extras: Vec<Extra>,
     /// age recipients of the snapshot. Empty only with `plain` or a passphrase.
     pub recipients: Vec<String>,
     /// The passphrase that opens the snapshot, in the place of recipients.

@@ -11,8 +11,9 @@ use super::attempt::{Examined, TRAILER};
 use crate::judge::{Answer, Testimony, Verdict};
 use crate::source::{Asked, Source};
 
-pub(super) fn member(asked: &Asked) -> Member {
-    Member { id: asked.candidate.id, name: plain_text(&asked.candidate.name) }
+pub(super) fn member(asked: &Asked) -> Option<Member> {
+    let candidate = &asked.candidate;
+    (candidate.id != MemberId(0)).then(|| Member { id: candidate.id, name: plain_text(&candidate.name) })
 }
 
 pub(super) fn versions(asked: &Asked, inspection: &Inspection) -> Versions {
@@ -20,7 +21,7 @@ pub(super) fn versions(asked: &Asked, inspection: &Inspection) -> Versions {
         etcd: asked.version.as_deref().map(plain_text),
         cluster: inspection.versions.cluster_version.map(|version| version.to_string()),
         storage: inspection.storage_version.map(|version| version.to_string()),
-        talos: None,
+        talos: asked.talos_version.as_deref().map(plain_text),
         kubernetes: None,
     }
 }
@@ -80,6 +81,7 @@ pub(super) fn hash_kv(verdict: Verdict, examined: &Examined, testimonies: &[Test
         Verdict::Disputed => HashKvVerdict::Disputed,
         Verdict::Failed => HashKvVerdict::Failed,
         Verdict::Inconclusive => HashKvVerdict::Inconclusive,
+        Verdict::NotOffered => HashKvVerdict::NotOffered,
     };
     HashKv { verdict, computed: Some(computed), answers }
 }

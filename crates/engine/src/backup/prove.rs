@@ -7,8 +7,9 @@ use etcd_api::ErrorKind;
 use etcd_store::id::Revision;
 use jiff::Timestamp;
 
-use crate::judge::{Answer, Judgement, Testimony, judge};
+use crate::judge::{Answer, Judgement, Testimony, Verdict, judge};
 use crate::limits::{HASHKV_SPEED, HASHKV_SPEED_WARM};
+use crate::member_link::MemberLink;
 use crate::source::{Asked, Source};
 use crate::spool::Spool;
 
@@ -46,6 +47,9 @@ impl Answers {
     }
 
     async fn with(mut self, source: &Source, from: usize, revision: Revision, budget: Duration, warm: bool) -> Self {
+        if source.is_talos_only() {
+            return self;
+        }
         let started = Instant::now();
         let before = self.took;
         let mut order: Vec<usize> = (0..source.asked.len()).filter(|at| self.raw.iter().all(|raw| raw.at != *at)).collect();
@@ -68,7 +72,7 @@ impl Raw {
 
 async fn ask_one(asked: &Asked, at: usize, revision: Revision, left: Duration, warm: bool) -> Raw {
     let none = |why: String| Raw { at, asked: None, said: Err(why) };
-    let (Some(client), Ok(state)) = (&asked.client, &asked.candidate.state) else {
+    let (Some(client), Ok(state)) = (asked.link.as_ref().and_then(MemberLink::etcd), &asked.candidate.state) else {
         return none("it does not answer".to_owned());
     };
     let speed = if warm { HASHKV_SPEED_WARM } else { HASHKV_SPEED };
@@ -129,7 +133,10 @@ pub(super) fn compare(raw: &[Raw], source: &Source, from: usize, spool: &Spool, 
             asked: answer.asked,
         });
     }
-    let judgement = judge(&testimonies, source.voters());
+    let mut judgement = judge(&testimonies, source.voters());
+    if source.is_talos_only() {
+        judgement.verdict = Verdict::NotOffered;
+    }
     (testimonies, judgement)
 }
 

@@ -90,7 +90,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let keys = Keys::of(&request)?;
     let source = Source::connect(&request.source).await?;
     request.spool.flush_gently |= source.is_here().await?;
-    say_source(&request, &source, progress.as_ref());
+    say_source(&source, progress.as_ref());
     // What the cluster refuses is found out before a repository is made or anything else is left behind.
     choose(&source.candidates(), &request.wish)?;
     let mut remarks = Vec::new();
@@ -122,16 +122,30 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     Ok(Report { code, place: request.place.clone(), cluster, committed, plan, warnings, next })
 }
 
-fn say_source(request: &Request, source: &Source, progress: &dyn Progress) {
+fn say_source(source: &Source, progress: &dyn Progress) {
     let answering = source.asked.iter().filter(|asked| asked.candidate.state.is_ok()).count();
     let all = source.members.len().max(source.asked.len());
     progress.say(&format!(
-        "source: etcd cluster {} at {}; {answering} of {all} members answer",
-        source.cluster_id,
-        request.source.endpoints.join(",")
+        "source: {} at {}; {answering} of {all} members answer",
+        named(source),
+        asked_at(source),
     ));
     for note in &source.notes {
         progress.say(&format!("note: {note}"));
+    }
+}
+
+fn asked_at(source: &Source) -> String {
+    source.asked.iter().map(|asked| asked.candidate.endpoint.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// What the cluster is called before its backups tell more.
+fn named(source: &Source) -> String {
+    let id = source.cluster_id.map(|id| format!("etcd cluster {id}"));
+    match (&source.talos, id) {
+        (Some(talos), Some(id)) => format!("Talos context '{}' and {id}", talos.context),
+        (Some(talos), None) => format!("Talos context '{}' (its cluster id is not offered by this source)", talos.context),
+        (None, id) => id.unwrap_or_else(|| "etcd".to_owned()),
     }
 }
 
@@ -185,8 +199,11 @@ fn extra_recipients(request: &Request) -> Outcome<Option<Arc<Recipients>>> {
 
 /// How new the cluster is, by a linearizable read. Without a quorum there is none; that is refused unless a degraded backup is allowed.
 async fn opening_read(source: &Source, wish: &Wish, remarks: &mut Vec<Remark>) -> Outcome<Option<(Revision, Timestamp)>> {
+    if source.is_talos_only() {
+        return Ok(None);
+    }
     let mut last = None;
-    for client in source.asked.iter().filter_map(|asked| asked.client.as_ref()) {
+    for client in source.asked.iter().filter_map(|asked| asked.link.as_ref()?.etcd()) {
         match client.linearizable_read().await {
             Ok(header) => return Ok(Some((header.revision, Timestamp::now()))),
             Err(error) => last = Some(error),
@@ -274,7 +291,7 @@ async fn take_one(
     let started = Timestamp::now();
     let id = BackupId::new(started).map_err(|error| Failure::failed(error.to_string()))?;
     let asked = &context.source.asked[choice.candidate];
-    let Some(client) = &asked.client else {
+    let (Some(link), Ok(state)) = (&asked.link, &asked.candidate.state) else {
         return Err(AttemptError::Member(
             Failure::new(Code::SourceUnreachable, "the member does not answer").object(&asked.candidate.endpoint),
         ));
@@ -294,7 +311,8 @@ async fn take_one(
         let (revision, floor) = (examined.inspection.revision, Revision(examined.hash_kv.compact_revision));
         early.complete(context.source, choice.candidate, revision, floor, request.hashkv_budget).await
     };
-    let taken = attempt::take(client, &request.spool, plan, upload, ask, progress).await?;
+    let member = attempt::Source { link, size: Some(state.db_size).filter(|size| *size > 0) };
+    let taken = attempt::take(member, &request.spool, plan, upload, ask, progress).await?;
     let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken).await?;
     if judgement.verdict == Verdict::Failed {
         taken.upload.abort().await;
@@ -355,7 +373,7 @@ fn judge_remarks(choice: &Choice, judgement: &Judgement, testimonies: &[Testimon
             "member {} DIVERGED from the majority: what it serves is wrong. Replace it: etcdctl member remove, then add it again empty",
             names(&judgement.differ)
         ))),
-        Verdict::Match | Verdict::Failed => {}
+        Verdict::Match | Verdict::Failed | Verdict::NotOffered => {}
     }
     if choice.degraded {
         remarks.push(Remark::serious(format!("taken from a member in trouble (--degraded): {}", choice.reason)));

@@ -1,20 +1,22 @@
-//! Carrying changes out over etcd's own API, and waiting until their effect is seen.
+//! Carrying changes out, over etcd's own API or over Talos's, and waiting until their effect is seen.
 //!
 //! No call is simply repeated: after each the cluster is looked at again, and what counts is what is seen then. A lost answer is therefore no failure.
 
 use std::time::Instant;
 
-use etcd_api::{AlarmKind, Client, ErrorKind};
+use etcd_api::{Alarm, AlarmKind};
 use etcd_store::id::MemberId;
 
 use super::change::{Change, ChangePlan};
 use super::look::{Looked, look};
+use super::refusal::Refusal;
 use super::view::{ClusterView, MemberView};
+use crate::access::Access;
 use crate::failure::{Failure, Outcome};
 use crate::limits::{EFFECT_WITHIN, LOOK_AGAIN_AFTER};
+use crate::member_link::MemberLink;
 use crate::progress::Progress;
-use crate::source::SourceOptions;
-use crate::source_failure::failure;
+use crate::talos::direct::not_offered;
 
 /// What a change came to.
 #[derive(Clone, Debug)]
@@ -29,16 +31,16 @@ pub struct Changed {
 ///
 /// # Errors
 /// etcd's refusal; a failure that says what is seen instead when the effect does not come within [`EFFECT_WITHIN`].
-pub async fn change(options: &SourceOptions, looked: &Looked, plan: &ChangePlan, progress: &dyn Progress) -> Outcome<Changed> {
+pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progress: &dyn Progress) -> Outcome<Changed> {
     let known: Vec<MemberId> = looked.view.members.iter().map(|member| member.id).collect();
     let until = Instant::now() + EFFECT_WITHIN;
     let mut looked_last = None;
-    let mut refused: Option<etcd_api::Error> = None;
+    let mut refused: Option<Refusal> = None;
     let mut asked = false;
     loop {
         let now = match looked_last.take() {
             Some(looked) => looked,
-            None if asked => match look(options).await {
+            None if asked => match look(access).await {
                 Ok(looked) => looked,
                 Err(failure) if Instant::now() >= until => return Err(failure),
                 Err(_) => {
@@ -46,9 +48,9 @@ pub async fn change(options: &SourceOptions, looked: &Looked, plan: &ChangePlan,
                     continue;
                 }
             },
-            None => Looked { view: looked.view.clone(), clients: looked.clients.clone() },
+            None => looked.clone(),
         };
-        if let Some(done) = effect(&now.view, &plan.change, &known) {
+        if let Some(done) = effect(&now, &plan.change, &known) {
             return Ok(Changed { view: now.view, added: done.added });
         }
         if Instant::now() >= until {
@@ -56,10 +58,10 @@ pub async fn change(options: &SourceOptions, looked: &Looked, plan: &ChangePlan,
         }
         match call(&now, &plan.change).await {
             Ok(()) => refused = None,
-            Err(error) if is_final(error.kind()) => return Err(failure(&format!("etcd refuses to {}", plan.words), &error)),
-            Err(error) => {
-                progress.say(&format!("not yet: {error}"));
-                refused = Some(error);
+            Err(refusal) if refusal.is_final() => return Err(refusal.failure(&format!("etcd refuses to {}", plan.words))),
+            Err(refusal) => {
+                progress.say(&format!("not yet: {refusal}"));
+                refused = Some(refusal);
             }
         }
         asked = true;
@@ -72,12 +74,15 @@ struct Effect {
 }
 
 /// Whether the change is seen by every member that answers.
-fn effect(view: &ClusterView, change: &Change, known: &[MemberId]) -> Option<Effect> {
+fn effect(looked: &Looked, change: &Change, known: &[MemberId]) -> Option<Effect> {
+    let view = &looked.view;
     let lists = || view.answering().filter(|(member, _)| member.is_listed).filter_map(|(_, answer)| answer.listed.as_ref().ok());
     let nothing = Some(Effect { added: None });
     match change {
-        Change::Remove(id) => lists().all(|list| list.iter().all(|member| member.id != *id)).then_some(())?,
+        Change::Remove(id) | Change::Leave(id) => lists().all(|list| list.iter().all(|member| member.id != *id)).then_some(())?,
         Change::Promote(id) => lists().all(|list| list.iter().any(|member| member.id == *id && !member.is_learner)).then_some(())?,
+        // Talos lets the leader choose who follows it.
+        Change::MoveLeader { from, .. } if looked.talos.is_some() => view.leader().filter(|leader| leader != from).map(drop)?,
         Change::MoveLeader { to, .. } => (view.leader() == Some(*to)).then_some(())?,
         Change::Add { peer_urls, .. } => {
             let added = view
@@ -90,82 +95,106 @@ fn effect(view: &ClusterView, change: &Change, known: &[MemberId]) -> Option<Eff
     nothing
 }
 
-async fn call(looked: &Looked, change: &Change) -> Result<(), etcd_api::Error> {
-    let Some(client) = whom_to_ask(looked, change) else { return Ok(()) };
-    match change {
-        Change::Remove(id) => client.member_remove(*id).await.map(drop),
-        Change::Promote(id) => client.member_promote(*id).await.map(drop),
-        Change::Add { peer_urls, learner } => client.member_add(peer_urls.clone(), *learner).await.map(drop),
-        Change::MoveLeader { to, .. } => client.move_leader(*to).await,
+async fn call(looked: &Looked, change: &Change) -> Result<(), Refusal> {
+    match whom_to_ask(looked, change) {
+        Some(MemberLink::Etcd(client)) => match change {
+            Change::Remove(id) | Change::Leave(id) => client.member_remove(*id).await.map(drop)?,
+            Change::Promote(id) => client.member_promote(*id).await.map(drop)?,
+            Change::Add { peer_urls, learner } => client.member_add(peer_urls.clone(), *learner).await.map(drop)?,
+            Change::MoveLeader { to, .. } => client.move_leader(*to).await?,
+        },
+        Some(MemberLink::Talos(node)) => match change {
+            Change::Remove(id) => node.etcd_remove_member(*id).await?,
+            Change::Leave(_) => node.etcd_leave().await?,
+            Change::MoveLeader { .. } => node.etcd_forfeit_leadership().await.map(drop)?,
+            Change::Promote(_) | Change::Add { .. } => return Err(Refusal::not_offered("this change of the membership")),
+        },
+        None => {}
     }
+    Ok(())
+}
+
+/// That the way to the cluster has a call for what is asked: over Talos's own API some have none.
+///
+/// # Errors
+/// A usage failure that names the other way.
+pub fn offered(looked: &Looked, what: &str) -> Outcome<()> {
+    if looked.talos.is_some() { Err(not_offered(what)) } else { Ok(()) }
 }
 
 /// The leader, unless it is the one that goes; else any voting member that works.
-fn whom_to_ask<'a>(looked: &'a Looked, change: &Change) -> Option<&'a Client> {
+fn whom_to_ask<'a>(looked: &'a Looked, change: &Change) -> Option<&'a MemberLink> {
     let leader = looked.view.leader();
     if let Change::MoveLeader { from, .. } = change {
-        return looked.clients.get(&leader.unwrap_or(*from));
+        return looked.links.get(&leader.unwrap_or(*from));
     }
-    let goes = if let Change::Remove(id) = change { Some(*id) } else { None };
+    // Over Talos a node leaves by itself, and cleans up behind itself.
+    if let (Change::Leave(id), true) = (change, looked.talos.is_some()) {
+        return looked.links.get(id);
+    }
+    let goes = if let Change::Remove(id) | Change::Leave(id) = change { Some(*id) } else { None };
     let may = |id: &MemberId| Some(*id) != goes;
     let working = || looked.view.members.iter().filter(|member| member.is_working_voter()).map(|member| member.id);
     let id = leader.filter(may).or_else(|| working().find(may)).or(leader)?;
-    looked.clients.get(&id)
+    looked.links.get(&id)
 }
 
-/// Whether asking again cannot help.
-fn is_final(kind: &ErrorKind) -> bool {
-    match kind {
-        ErrorKind::MemberNotFound
-        | ErrorKind::TooManyLearners
-        | ErrorKind::PermissionDenied(_)
-        | ErrorKind::Unauthenticated(_)
-        | ErrorKind::AuthenticationFailed
-        | ErrorKind::Unimplemented(_)
-        | ErrorKind::Corrupt => true,
-        // "unhealthy cluster" is what etcd says for the first seconds after a member connected (server/etcdserver, HealthInterval).
-        ErrorKind::Rpc { message, .. } => !message.contains("unhealthy cluster"),
-        _ => false,
-    }
-}
-
-fn unseen(plan: &ChangePlan, refused: Option<&etcd_api::Error>) -> Failure {
+fn unseen(plan: &ChangePlan, refused: Option<&Refusal>) -> Failure {
     let what = format!("to {} had no effect within {} s", plan.words, EFFECT_WITHIN.as_secs());
     match refused {
-        Some(error) => failure(&what, error),
+        Some(refusal) => refusal.failure(&what),
         None => Failure::failed(what).cause("etcd took the change, and not every member shows it").next(["lifeboat", "etcd", "members"]),
     }
 }
 
-/// Disarms every alarm of a kind, on the whole cluster, and shows what is left.
+/// Disarms every alarm of a kind, on the whole cluster, and shows what is left. Talos has one call for all kinds at once, so it is only made where no
+/// other kind is raised.
 ///
 /// # Errors
 /// etcd's refusal.
-pub async fn disarm(looked: &Looked, kinds: &[AlarmKind]) -> Outcome<Vec<etcd_api::Alarm>> {
-    let wrong = |error: &etcd_api::Error| failure("the alarm cannot be disarmed", error);
-    let client = looked
+pub async fn disarm(looked: &Looked, kinds: &[AlarmKind]) -> Outcome<Vec<Alarm>> {
+    let wrong = |refusal: Refusal| refusal.failure("the alarm cannot be disarmed");
+    let link = looked
         .view
         .leader()
-        .and_then(|id| looked.clients.get(&id))
-        .or_else(|| looked.clients.values().next())
+        .and_then(|id| looked.links.get(&id))
+        .or_else(|| looked.links.values().next())
         .ok_or_else(|| Failure::failed("no member answers").again())?;
-    for alarm in client.alarms().await.map_err(|error| wrong(&error))? {
-        if kinds.contains(&alarm.kind) {
-            client.disarm(alarm.member, alarm.kind).await.map_err(|error| wrong(&error))?;
+    disarm_through(link, kinds).await.map_err(wrong)
+}
+
+async fn disarm_through(link: &MemberLink, kinds: &[AlarmKind]) -> Result<Vec<Alarm>, Refusal> {
+    match link {
+        MemberLink::Etcd(client) => {
+            for alarm in client.alarms().await? {
+                if kinds.contains(&alarm.kind) {
+                    client.disarm(alarm.member, alarm.kind).await?;
+                }
+            }
+            Ok(client.alarms().await?)
+        }
+        MemberLink::Talos(node) => {
+            let raised = node.etcd_alarms().await?;
+            if raised.iter().any(|alarm| !kinds.contains(&alarm.kind)) {
+                return Err(Refusal::not_offered("to disarm one kind of alarm and leave another: it takes back all there are"));
+            }
+            if !raised.is_empty() {
+                node.etcd_disarm_all().await?;
+            }
+            Ok(node.etcd_alarms().await?)
         }
     }
-    client.alarms().await.map_err(|error| wrong(&error))
 }
 
 /// Waits until every member answers, knows the leader, and has applied what the leader had when the waiting began.
 ///
 /// # Errors
 /// Who has not caught up within `within`.
-pub async fn caught_up(options: &SourceOptions, within: std::time::Duration) -> Outcome<Looked> {
+pub async fn caught_up(access: &Access, within: std::time::Duration) -> Outcome<Looked> {
     let until = Instant::now() + within;
     let mut target = None;
     loop {
-        let last = match look(options).await {
+        let last = match look(access).await {
             Ok(looked) => {
                 let newest = looked.view.answering().map(|(_, answer)| answer.status.raft_index).max().unwrap_or_default();
                 let target = *target.get_or_insert(newest);

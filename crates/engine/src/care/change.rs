@@ -11,6 +11,8 @@ use crate::failure::{Failure, Outcome};
 pub enum Change {
     /// A member goes, for good.
     Remove(MemberId),
+    /// A member goes by its own doing: over Talos its node also stops etcd and deletes its data.
+    Leave(MemberId),
     /// A member comes.
     Add {
         /// Where the others will reach it.
@@ -75,6 +77,21 @@ pub fn remove(view: &ClusterView, member: &MemberView) -> Outcome<ChangePlan> {
         return Err(lost(&plan, "start the members that do not answer first, or remove one of those instead"));
     }
     Ok(plan)
+}
+
+/// A member leaving: the same sum as for removing it.
+///
+/// # Errors
+/// As [`remove`]; where it does not answer, for then it can do nothing by itself.
+pub fn leave(view: &ClusterView, member: &MemberView) -> Outcome<ChangePlan> {
+    let plan = remove(view, member)?;
+    if member.answer.is_err() {
+        return Err(Failure::failed(format!("{} does not answer, so it cannot leave by itself", member.label()))
+            .object(member.id)
+            .cause("another member can remove it")
+            .next(["lifeboat", "etcd", "remove-member", &member.id.to_string()]));
+    }
+    Ok(ChangePlan { change: Change::Leave(member.id), words: format!("take {} ({}) out of the cluster", member.label(), member.id), ..plan })
 }
 
 /// Adding a member. One with a vote counts against the quorum before it has ever run.

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use etcd_api::ErrorKind;
 use etcd_store::id::MemberId;
 
 use super::act;
 use super::change::{self, ChangePlan};
 use super::defrag::{Plan, Step, healthy};
 use super::look::{Looked, look};
+use super::refusal::Refusal;
+use crate::access::Access;
 use crate::failure::{Failure, Outcome};
 use crate::limits::{DEFRAG_LEAST, DEFRAG_SPEED};
+use crate::member_link::MemberLink;
 use crate::progress::Progress;
-use crate::source::SourceOptions;
-use crate::source_failure::failure;
 
 /// What came of one member's turn.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,13 +40,13 @@ pub struct Ran {
 }
 
 /// Carries the plan out, with a pause between two members.
-pub async fn run(options: &SourceOptions, plan: &Plan, pause: Duration, progress: &dyn Progress) -> Ran {
+pub async fn run(access: &Access, plan: &Plan, pause: Duration, progress: &dyn Progress) -> Ran {
     let mut ran = Ran { turns: Vec::new(), stopped: None };
     for (at, step) in plan.steps.iter().enumerate() {
         if at > 0 && matches!(step, Step::Defragment { .. }) {
             tokio::time::sleep(pause).await;
         }
-        match one(options, step, progress).await {
+        match one(access, step, progress).await {
             Ok(turn) => ran.turns.extend(turn),
             Err(failure) => {
                 ran.stopped = Some(failure);
@@ -57,13 +57,13 @@ pub async fn run(options: &SourceOptions, plan: &Plan, pause: Duration, progress
     ran
 }
 
-async fn one(options: &SourceOptions, step: &Step, progress: &dyn Progress) -> Outcome<Option<Turn>> {
-    let looked = look(options).await?;
+async fn one(access: &Access, step: &Step, progress: &dyn Progress) -> Outcome<Option<Turn>> {
+    let looked = look(access).await?;
     healthy(&looked.view)?;
     match step {
         Step::MoveLeader { from, to, .. } => {
             if looked.view.leader() == Some(*from) {
-                hand_over(options, &looked, Some(*to), progress).await?;
+                hand_over(access, &looked, Some(*to), progress).await?;
             }
             Ok(None)
         }
@@ -71,24 +71,24 @@ async fn one(options: &SourceOptions, step: &Step, progress: &dyn Progress) -> O
             // Another election may have made it the leader since the plan was made.
             let alone = looked.view.members.iter().filter(|other| other.is_working_voter()).count() == 1;
             let looked =
-                if looked.view.leader() == Some(*member) && !alone { hand_over(options, &looked, None, progress).await? } else { looked };
-            turn(options, &looked, *member, label, progress).await.map(Some)
+                if looked.view.leader() == Some(*member) && !alone { hand_over(access, &looked, None, progress).await? } else { looked };
+            turn(access, &looked, *member, label, progress).await.map(Some)
         }
     }
 }
 
-async fn hand_over(options: &SourceOptions, looked: &Looked, to: Option<MemberId>, progress: &dyn Progress) -> Outcome<Looked> {
+async fn hand_over(access: &Access, looked: &Looked, to: Option<MemberId>, progress: &dyn Progress) -> Outcome<Looked> {
     let to = to.and_then(|id| looked.view.member(id)).filter(|member| member.is_working_voter());
     let plan: ChangePlan = change::move_leader(&looked.view, to)?;
     progress.say(&plan.words);
-    act::change(options, looked, &plan, progress).await?;
-    look(options).await
+    act::change(access, looked, &plan, progress).await?;
+    look(access).await
 }
 
-async fn turn(options: &SourceOptions, looked: &Looked, member: MemberId, label: &str, progress: &dyn Progress) -> Outcome<Turn> {
+async fn turn(access: &Access, looked: &Looked, member: MemberId, label: &str, progress: &dyn Progress) -> Outcome<Turn> {
     let gone = || Failure::failed(format!("{label} no longer answers")).object(member).next(["lifeboat", "etcd", "health"]);
     let status = looked.view.member(member).and_then(super::view::MemberView::status).ok_or_else(gone)?;
-    let client = looked.clients.get(&member).ok_or_else(gone)?;
+    let link = looked.links.get(&member).ok_or_else(gone)?;
     let before = status.db_size;
     let limit = DEFRAG_LEAST + Duration::from_secs(before / DEFRAG_SPEED);
     progress.say(&format!(
@@ -97,17 +97,25 @@ async fn turn(options: &SourceOptions, looked: &Looked, member: MemberId, label:
         status.db_size_in_use >> 20
     ));
     let began = Instant::now();
-    match client.defragment(limit).await {
+    match defragment(link, limit).await {
         Ok(()) => {}
         // It goes on by itself; what is seen afterwards counts.
-        Err(error) if matches!(error.kind(), ErrorKind::Timeout(_)) => {
+        Err(refusal) if refusal.is_timeout() => {
             progress.say(&format!("{label}: no answer within {} s; waiting until it serves", limit.as_secs()))
         }
-        Err(error) => return Err(failure(&format!("{label} was not defragmented"), &error)),
+        Err(refusal) => return Err(refusal.failure(&format!("{label} was not defragmented"))),
     }
     let took = began.elapsed();
-    let after = act::caught_up(options, limit).await?;
+    let after = act::caught_up(access, limit).await?;
     let size = after.view.member(member).and_then(super::view::MemberView::status).map(|status| status.db_size).ok_or_else(gone)?;
     progress.say(&format!("{label}: {} MiB → {} MiB in {:.1} s; it has caught up", before >> 20, size >> 20, took.as_secs_f64()));
     Ok(Turn { member, label: label.to_owned(), before, after: size, took })
+}
+
+async fn defragment(link: &MemberLink, limit: Duration) -> Result<(), Refusal> {
+    match link {
+        MemberLink::Etcd(client) => client.defragment(limit).await?,
+        MemberLink::Talos(node) => node.etcd_defragment(limit).await?,
+    }
+    Ok(())
 }

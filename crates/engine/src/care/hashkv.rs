@@ -11,6 +11,7 @@ use etcd_store::id::{MemberId, Revision};
 use super::look::Looked;
 use super::view::{ClusterView, MemberView};
 use crate::failure::{Failure, Outcome};
+use crate::member_link::MemberLink;
 use crate::limits::{HASHKV_ROUNDS, HASHKV_SPEED, LOOK_AGAIN_AFTER};
 
 /// What one member said.
@@ -58,6 +59,9 @@ pub enum Verdict {
 /// # Errors
 /// When no member answers at all.
 pub async fn compare(looked: &Looked, budget: Duration) -> Outcome<Compared> {
+    if looked.talos.is_some() {
+        return Err(crate::talos::direct::not_offered("HashKV"));
+    }
     let mut last = None;
     for _ in 0..HASHKV_ROUNDS {
         let compared = round(looked, budget).await?;
@@ -84,7 +88,7 @@ async fn round(looked: &Looked, budget: Duration) -> Outcome<Compared> {
 /// The least of the members' newest revisions: one that all have.
 async fn newest_common(looked: &Looked) -> Outcome<Revision> {
     let mut least: Option<Revision> = None;
-    for client in looked.clients.values() {
+    for client in looked.links.values().filter_map(MemberLink::etcd) {
         if let Ok(status) = client.status().await {
             let revision = status.header.revision;
             least = Some(least.map_or(revision, |least| least.min(revision)));
@@ -94,7 +98,7 @@ async fn newest_common(looked: &Looked) -> Outcome<Revision> {
 }
 
 async fn ask(looked: &Looked, member: &MemberView, revision: Revision, until: Instant) -> Said {
-    let (Some(client), Some(status)) = (looked.clients.get(&member.id), member.status()) else {
+    let (Some(client), Some(status)) = (looked.links.get(&member.id).and_then(MemberLink::etcd), member.status()) else {
         let reason = member.answer.as_ref().err().map_or("it was not asked", |silence| silence.reason.as_str());
         return Said::Nothing(reason.to_owned());
     };

@@ -14,7 +14,10 @@ pub mod hashkv;
 pub mod health;
 pub mod look;
 pub mod quorum;
+pub mod refusal;
+pub mod talos_facts;
 pub mod view;
 
 pub use quorum::Quorum;
+pub use refusal::Refusal;
 pub use view::{ClusterView, MemberAnswer, MemberView, Silence};

@@ -7,13 +7,19 @@ use etcd_store::id::ClusterId;
 use super::here;
 use crate::config::{self, Etcd, Kubeadm};
 use crate::failure::{Failure, Outcome};
+use crate::access::Access;
 use crate::source::{Source, SourceOptions};
+use crate::talos::TalosOptions;
 
 /// A cluster that answers.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its id.
-    pub id: ClusterId,
+    /// Its id; `None` where the source tells none (Talos).
+    pub id: Option<ClusterId>,
+    /// The talosconfig's context, where it is reached over Talos.
+    pub context: Option<String>,
+    /// Whether our role may keep the nodes' machine configs.
+    pub may_keep_machine_configs: bool,
     /// The newest etcd version among those that answered.
     pub version: Option<String>,
     /// The endpoints that were asked.
@@ -31,8 +37,8 @@ pub struct Found {
 }
 
 /// Looks at the cluster. Writes nothing.
-pub async fn find(options: &SourceOptions) -> Outcome<Found> {
-    let source = Source::connect(options).await?;
+pub async fn find(access: &Access) -> Outcome<Found> {
+    let source = Source::connect(access).await?;
     let asked: Vec<_> = source.asked.iter().map(|asked| asked.candidate.id).collect();
     let others = source
         .members
@@ -42,15 +48,21 @@ pub async fn find(options: &SourceOptions) -> Outcome<Found> {
         .collect();
     // A loopback address in the member list is the member's own loopback, wherever that is.
     let listed = source.members.iter().flat_map(|member| &member.client_urls).filter(|url| !here::is_loopback(url));
-    let here = options.endpoints.iter().chain(listed).any(|url| here::is_here(url));
+    let named: Vec<String> = match access {
+        Access::Etcd(options) => options.endpoints.clone(),
+        Access::Talos(_) => source.asked.iter().map(|asked| asked.candidate.endpoint.clone()).collect(),
+    };
+    let here = named.iter().chain(listed).any(|url| here::is_here(url));
     Ok(Found {
         id: source.cluster_id,
+        context: source.talos.as_ref().map(|talos| talos.context.clone()),
+        may_keep_machine_configs: source.talos.as_ref().is_some_and(|talos| talos.client.roles().has(&talos_api::Role::Admin)),
         version: source
             .asked
             .iter()
             .filter_map(|asked| asked.version.clone())
             .max_by_key(|text| text.parse::<etcd_store::version::Version>().ok()),
-        endpoints: options.endpoints.clone(),
+        endpoints: named,
         members: source.members.len().max(source.asked.len()),
         answering: source.asked.iter().filter(|asked| asked.candidate.state.is_ok()).count(),
         others,
@@ -62,7 +74,26 @@ pub async fn find(options: &SourceOptions) -> Outcome<Found> {
 /// How the configuration says where a cluster is that was reached by `options`. `user` and `password_file` are what the options' credentials came from.
 ///
 /// Refuses what a configuration cannot say: a password without a file, a skipped check of the certificate, another name to expect in it.
-pub fn section(options: &SourceOptions, user: Option<&str>, password_file: Option<&Path>) -> Outcome<config::Cluster> {
+pub fn section(access: &Access, user: Option<&str>, password_file: Option<&Path>) -> Outcome<config::Cluster> {
+    match access {
+        Access::Etcd(options) => of_etcd(options, user, password_file),
+        Access::Talos(options) => of_talos(options),
+    }
+}
+
+/// The path of the talosconfig, and of what it says only what flags changed: it is read anew on every run.
+fn of_talos(options: &TalosOptions) -> Outcome<config::Cluster> {
+    let talos = config::Talos {
+        config_file: absolute(Some(&options.config_file))?,
+        context: options.context.clone(),
+        endpoints: options.endpoints.clone(),
+        nodes: options.nodes.clone(),
+        direct: options.direct,
+    };
+    Ok(config::Cluster { talos: Some(talos), ..config::Cluster::default() })
+}
+
+fn of_etcd(options: &SourceOptions, user: Option<&str>, password_file: Option<&Path>) -> Outcome<config::Cluster> {
     let cannot = |what: &str, cause: &str| Err(Failure::usage(what).cause(cause).again());
     if options.credentials.is_some() && (user.is_none() || password_file.is_none()) {
         return cannot(

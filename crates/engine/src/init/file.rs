@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use vault::name::ClusterName;
 
-use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Spool, Store};
+use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Spool, Store, Talos};
 use crate::failure::{Failure, Outcome};
 
 /// The name that the store gets.
@@ -126,9 +126,10 @@ impl Draft {
 
     fn cluster(&self, text: &mut String) {
         let _ = writeln!(text, "# The clusters, by the names they have in the store.\nclusters:\n  {}:", quoted(self.cluster.as_str()));
-        match &self.section.etcd {
-            Some(etcd) => endpoints(text, etcd, &self.others),
-            None => {
+        match (&self.section.etcd, &self.section.talos) {
+            (Some(etcd), _) => endpoints(text, etcd, &self.others),
+            (None, Some(section)) => talos(text, section),
+            (None, None) => {
                 text.push_str("    # kubeadm's etcd on this machine: https://127.0.0.1:2379 with the certificates of /etc/kubernetes/pki/etcd.\n    kubeadm: {}\n");
                 if !self.others.is_empty() {
                     let _ = writeln!(
@@ -139,7 +140,17 @@ impl Draft {
                 }
             }
         }
-        text.push_str("    # Files and directories to keep beside each backup, sealed as it is. A control plane cannot be rebuilt without its own:\n    # extra: [/etc/kubernetes/pki]\n");
+        let extras: Vec<String> = self.section.extra.iter().flatten().map(|extra| path(extra)).collect();
+        if self.section.talos.is_some() {
+            text.push_str("    # Every node's machine config beside each backup, sealed as it is; it takes os:admin. A cluster cannot be rebuilt without them.\n");
+        } else {
+            text.push_str("    # Files and directories to keep beside each backup, sealed as it is. A control plane cannot be rebuilt without its own:\n");
+        }
+        let example = if self.section.talos.is_some() { config::MACHINE_CONFIG } else { "/etc/kubernetes/pki" };
+        let _ = match extras.is_empty() {
+            true => writeln!(text, "    # extra: [{example}]"),
+            false => writeln!(text, "    extra: [{}]", extras.join(", ")),
+        };
     }
 
     /// Writes the configuration, which must not exist: under another name first, read back, compared with what was intended, then given its name.
@@ -204,6 +215,26 @@ fn endpoints(text: &mut String, etcd: &Etcd, others: &[String]) {
     }
 }
 
+fn talos(text: &mut String, section: &Talos) {
+    text.push_str("    # The talosconfig is read anew on every run. The role os:etcd:backup is enough for backups.\n    talos:\n");
+    if let Some(file) = &section.config_file {
+        let _ = writeln!(text, "      config_file: {}", path(file));
+    }
+    if let Some(context) = &section.context {
+        let _ = writeln!(text, "      context: {}", quoted(context));
+    }
+    for (name, list) in [("endpoints", &section.endpoints), ("nodes", &section.nodes)] {
+        if !list.is_empty() {
+            let quoted: Vec<String> = list.iter().map(|one| quoted(one)).collect();
+            let _ = writeln!(text, "      {name}: [{}]", quoted.join(", "));
+        }
+    }
+    text.push_str(
+        "      # Ask etcd itself for what Talos does not pass on (HashKV, learners, compaction), with a client certificate that is made\n      # for a day from the machine config's etcd CA, in memory alone. It takes os:admin.\n",
+    );
+    let _ = writeln!(text, "      {}direct: true", if section.direct { "" } else { "# " });
+}
+
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -260,7 +291,22 @@ mod tests {
         };
         let mut kubeadm = draft();
         kubeadm.section = Cluster { kubeadm: Some(config::Kubeadm {}), ..Cluster::default() };
-        for draft in [draft(), full, kubeadm] {
+        let mut talos = draft();
+        let bare = Talos { config_file: Some("/etc/lifeboat/talosconfig".into()), ..Talos::default() };
+        talos.section = Cluster { talos: Some(bare.clone()), ..Cluster::default() };
+        let mut talos_full = draft();
+        talos_full.section = Cluster {
+            talos: Some(Talos {
+                context: Some("a: #b".to_owned()),
+                endpoints: vec!["10.0.0.2".to_owned(), "[fd00::2]:50000".to_owned()],
+                nodes: vec!["10.0.0.2".to_owned()],
+                direct: true,
+                ..bare
+            }),
+            extra: Some(vec!["machine-config".into(), "/etc/x".into()]),
+            ..Cluster::default()
+        };
+        for draft in [draft(), full, kubeadm, talos, talos_full] {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("lifeboat/lifeboat.yaml");
             draft.write(&file).unwrap();

@@ -28,11 +28,34 @@ const EMPTY: [&str; 8] = ["kubernetes", "localhost", "default", "cluster", "debi
 /// A host name of at least so many hexadecimal digits is a container's id.
 const CONTAINER_ID: usize = 12;
 
-/// A proposal: from the name of this machine where the cluster runs on it, else from the cluster's id.
+/// What a name can be made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The name of this machine.
+    pub hostname: Option<&'a str>,
+    /// Whether the cluster runs on it.
+    pub here: bool,
+    /// The cluster's id.
+    pub id: Option<ClusterId>,
+    /// The talosconfig's context, which `talosctl gen config` names after the cluster.
+    pub context: Option<&'a str>,
+}
+
+/// A proposal: from the talosconfig's context; from the name of this machine where the cluster runs on it; else from the cluster's id.
 #[must_use]
-pub fn propose(hostname: Option<&str>, here: bool, id: ClusterId) -> Option<ClusterName> {
-    let of_host = hostname.filter(|_| here).and_then(of_host).and_then(|text| text.parse().ok());
-    of_host.or_else(|| of_id(id))
+pub fn propose(known: &Known<'_>) -> Option<ClusterName> {
+    let of_context = known.context.and_then(of_context).and_then(|text| text.parse().ok());
+    let of_host = || known.hostname.filter(|_| known.here).and_then(of_host).and_then(|text| text.parse().ok());
+    of_context.or_else(of_host).or_else(|| known.id.and_then(of_id))
+}
+
+/// A context's name as a cluster's; none where it says nothing (`default` is what service accounts have).
+fn of_context(context: &str) -> Option<String> {
+    // A context that was merged beside one of the same name gets a number; talosctl's kubeconfigs write admin@NAME.
+    let name = context.rsplit_once('@').map_or(context, |(_, name)| name).to_ascii_lowercase();
+    let plain: String = name.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' }).collect();
+    let plain = plain.trim_matches('-');
+    (!plain.is_empty() && !EMPTY.contains(&plain)).then(|| plain.to_owned())
 }
 
 /// `etcd-` and the first eight digits of the cluster's id.
@@ -77,6 +100,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_talos_context_is_named_after_its_cluster() {
+        let known = |context| Known { context: Some(context), ..Known::default() };
+        assert_eq!(propose(&known("edge")).unwrap().as_str(), "edge");
+        assert_eq!(propose(&known("admin@Edge_7")).unwrap().as_str(), "edge-7");
+        assert!(propose(&known("default")).is_none(), "a service account's context says nothing, and there is no id");
+    }
+
+    #[test]
     fn the_machines_part_is_taken_off() {
         for (hostname, expected) in [
             ("prod-cp-1.example.com", Some("prod")),
@@ -101,6 +132,7 @@ mod tests {
     #[test]
     fn a_cluster_elsewhere_is_named_by_its_id() {
         let id = ClusterId(0x1a2b_3c4d_5e6f_7081);
+        let propose = |hostname, here, id| propose(&Known { hostname, here, id: Some(id), context: None });
         assert_eq!(propose(Some("prod-cp-1"), false, id).unwrap().as_str(), "etcd-1a2b3c4d");
         assert_eq!(propose(Some("prod-cp-1"), true, id).unwrap().as_str(), "prod");
         assert_eq!(propose(None, true, id).unwrap().as_str(), "etcd-1a2b3c4d");

@@ -94,8 +94,8 @@ pub enum Tenant {
     Other,
 }
 
-/// Looks whose backups are kept under a name.
-pub async fn tenant(repository: &Repository, options: &PlaceOptions, name: &ClusterName, id: ClusterId) -> Outcome<Tenant> {
+/// Looks whose backups are kept under a name. A cluster without an id is taken for any: its first backup tells more.
+pub async fn tenant(repository: &Repository, options: &PlaceOptions, name: &ClusterName, id: Option<ClusterId>) -> Outcome<Tenant> {
     let clusters = repository.clusters().await.map_err(|error| place::failure(options, "the repository cannot be listed", &error))?;
     if !clusters.contains(name) {
         return Ok(Tenant::Nobody);
@@ -104,7 +104,7 @@ pub async fn tenant(repository: &Repository, options: &PlaceOptions, name: &Clus
     let ids: Vec<Option<ClusterId>> = catalog.backups.iter().map(|backup| backup.manifest.cluster_id).collect();
     Ok(match ids[..] {
         [] => Tenant::Nobody,
-        _ if ids.iter().any(|known| known.is_none_or(|known| known == id)) => Tenant::Same,
+        _ if ids.iter().any(|known| known.is_none_or(|known| id.is_none_or(|id| known == id))) => Tenant::Same,
         _ => Tenant::Other,
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etcd_api::{Client, Endpoint, SnapshotLimits, SnapshotStream, SnapshotSummary};
+use etcd_api::{Client, Endpoint, SnapshotSummary};
 use etcd_store::DatabaseFile;
 use etcd_store::snapshot_file::TRAILER_LENGTH;
 use jiff::Timestamp;
@@ -15,10 +15,13 @@ use tokio::sync::mpsc;
 
 use super::digest::hex;
 use super::{STEP, STEPS_WAITING, chain, prove};
+use crate::access::Access;
+use crate::choice::{Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
+use crate::member_link::{MemberLink, MemberStream};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
-use crate::source::{SourceOptions, connect_options};
+use crate::source::{Source, SourceOptions, connect_options};
 use crate::source_failure::failure;
 use crate::temporary::Temporary;
 
@@ -45,8 +48,8 @@ impl std::fmt::Debug for Target {
 /// A snapshot as it was asked for.
 #[derive(Debug)]
 pub struct SaveRequest {
-    /// How the member is reached: exactly one endpoint.
-    pub source: SourceOptions,
+    /// How the member is reached: exactly one endpoint of etcd's; over Talos the best of the nodes that are meant.
+    pub source: Access,
     /// Silence after which the connection is probed; etcd-api's default when none.
     pub keepalive_time: Option<Duration>,
     /// How long a probe may stay unanswered; etcd-api's default when none.
@@ -96,15 +99,15 @@ pub async fn save(request: SaveRequest, progress: Arc<dyn Progress>) -> Outcome<
 
 async fn save_untimed(request: SaveRequest, progress: Arc<dyn Progress>) -> Outcome<Saved> {
     let started = Instant::now();
-    let client = connect(&request).await?;
-    let endpoint = client.endpoint().to_string();
+    let from = connect(&request, progress.as_ref()).await?;
+    let endpoint = from.link.name();
     let target = match request.target {
-        Target::In(directory) => Target::File(directory.join(default_name(&client).await?)),
+        Target::In(directory) => Target::File(directory.join(default_name(&from).await?)),
         other => other,
     };
     let (summary, path) = match target {
-        Target::File(path) => (to_file(&client, &path, request.check, &progress).await?, Some(path)),
-        Target::Stream(out) => (to_stream(&client, out, &progress).await?, None),
+        Target::File(path) => (to_file(&from, &path, request.check, &progress).await?, Some(path)),
+        Target::Stream(out) => (to_stream(&from, out, &progress).await?, None),
         Target::In(_) => return Err(Failure::failed("a default name leads to no file; this is a bug in Lifeboat")),
     };
     Ok(Saved {
@@ -118,14 +121,48 @@ async fn save_untimed(request: SaveRequest, progress: Arc<dyn Progress>) -> Outc
     })
 }
 
-async fn connect(request: &SaveRequest) -> Outcome<Client> {
-    let [text] = &request.source.endpoints[..] else {
-        return Err(Failure::usage(format!("a snapshot is taken from one selected member, not from {}", request.source.endpoints.len()))
-            .object(request.source.endpoints.join(","))
+/// The member a snapshot is saved from.
+struct From {
+    link: MemberLink,
+    /// What its file's size is, as far as it was told.
+    size: Option<u64>,
+    /// Name of the Talos context, where there is one.
+    context: Option<String>,
+}
+
+async fn connect(request: &SaveRequest, progress: &dyn Progress) -> Outcome<From> {
+    match &request.source {
+        Access::Etcd(options) => Ok(From { link: MemberLink::Etcd(connect_to_etcd(options, request).await?), size: None, context: None }),
+        access @ Access::Talos(_) => choose_one(access, progress).await,
+    }
+}
+
+/// A healthy follower's node, as a backup would take it.
+async fn choose_one(access: &Access, progress: &dyn Progress) -> Outcome<From> {
+    let source = Source::connect(access).await?;
+    for note in &source.notes {
+        progress.say(&format!("note: {note}"));
+    }
+    let choices = choose(&source.candidates(), &Wish { degraded: true, ..Wish::default() })?;
+    for choice in choices {
+        let asked = &source.asked[choice.candidate];
+        if let (Some(link), Ok(state)) = (&asked.link, &asked.candidate.state) {
+            progress.say(&format!("member: {}: {}", asked.candidate.endpoint, choice.reason));
+            let context = source.talos.as_ref().map(|talos| talos.context.clone());
+            return Ok(From { link: link.clone(), size: Some(state.db_size).filter(|size| *size > 0), context });
+        }
+    }
+    Err(Failure::new(Code::SourceUnreachable, "no node gives a snapshot").again())
+}
+
+async fn connect_to_etcd(source: &SourceOptions, request: &SaveRequest) -> Outcome<Client> {
+    let [text] = &source.endpoints[..] else {
+        return Err(Failure::usage(format!("a snapshot is taken from one selected member, not from {}", source.endpoints.len()))
+            .object(source.endpoints.join(","))
             .cause("every member has its own state: name the endpoint of one member")
             .again());
     };
-    let mut options = connect_options(&request.source)?;
+    let mut options = connect_options(source)?;
     options.keepalive_time = request.keepalive_time.unwrap_or(options.keepalive_time);
     options.keepalive_timeout = request.keepalive_timeout.unwrap_or(options.keepalive_timeout);
     let endpoint = Endpoint::parse(text, options.tls.is_some()).map_err(|error| {
@@ -136,20 +173,25 @@ async fn connect(request: &SaveRequest) -> Outcome<Client> {
     Client::connect(endpoint, &options).await.map_err(|error| failure("the snapshot cannot be saved", &error))
 }
 
-/// `etcd-<cluster id>-<UTC>.db`.
-async fn default_name(client: &Client) -> Outcome<String> {
-    let status = client.status().await.map_err(|error| failure("the cluster's id, for the name of the file, cannot be had", &error))?;
+/// `etcd-<cluster id>-<UTC>.db`; without an id the name of the Talos context.
+async fn default_name(from: &From) -> Outcome<String> {
+    let cluster = match (&from.link, &from.context) {
+        (MemberLink::Etcd(client), None) => {
+            let status = client.status().await;
+            status.map_err(|error| failure("the cluster's id, for the name of the file, cannot be had", &error))?.header.cluster_id.to_string()
+        }
+        (_, context) => {
+            let name = context.as_deref().unwrap_or("talos");
+            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' }).take(80).collect()
+        }
+    };
     let now = Timestamp::now().to_zoned(TimeZone::UTC);
-    Ok(format!("etcd-{}-{}.db", status.header.cluster_id, now.strftime("%Y%m%dT%H%M%SZ")))
+    Ok(format!("etcd-{cluster}-{}.db", now.strftime("%Y%m%dT%H%M%SZ")))
 }
 
-async fn open_stream(client: &Client) -> Outcome<SnapshotStream> {
-    client.snapshot(SnapshotLimits::default()).await.map_err(|error| failure("the snapshot stream cannot be opened", &error))
-}
-
-async fn to_file(client: &Client, path: &Path, check: bool, progress: &Arc<dyn Progress>) -> Outcome<SnapshotSummary> {
+async fn to_file(from: &From, path: &Path, check: bool, progress: &Arc<dyn Progress>) -> Outcome<SnapshotSummary> {
     let (temporary, file) = Temporary::create(path)?;
-    let stream = open_stream(client).await?;
+    let stream = from.link.snapshot(from.size).await?;
     if let Some(size) = stream.expected_size() {
         temporary.reserve(&file, size.saturating_add(TRAILER_LENGTH))?;
     }
@@ -171,8 +213,8 @@ async fn to_file(client: &Client, path: &Path, check: bool, progress: &Arc<dyn P
     Ok(summary)
 }
 
-async fn to_stream(client: &Client, mut out: Box<dyn Write + Send>, progress: &Arc<dyn Progress>) -> Outcome<SnapshotSummary> {
-    let stream = open_stream(client).await?;
+async fn to_stream(from: &From, mut out: Box<dyn Write + Send>, progress: &Arc<dyn Progress>) -> Outcome<SnapshotSummary> {
+    let stream = from.link.snapshot(from.size).await?;
     let write = move |mut queue: mpsc::Receiver<Vec<u8>>| {
         let mut written: u64 = 0;
         let failed = |written: u64, error: io::Error| {
@@ -195,7 +237,7 @@ async fn to_stream(client: &Client, mut out: Box<dyn Write + Send>, progress: &A
 
 /// Hands a stream, and after its proven end the trailer, to a thread that writes, so that the member is read as fast as it sends.
 async fn receive<T: Send + 'static>(
-    mut stream: SnapshotStream,
+    mut stream: MemberStream,
     write: impl FnOnce(mpsc::Receiver<Vec<u8>>) -> Outcome<T> + Send + 'static,
     progress: &Arc<dyn Progress>,
 ) -> Outcome<(T, SnapshotSummary)> {
@@ -203,9 +245,8 @@ async fn receive<T: Send + 'static>(
     let mut written = std::pin::pin!(on_thread("write", move || write(queue)));
     let expected = stream.expected_size();
     let mut step = Vec::with_capacity(STEP);
-    let at_fault = |error| failure("the snapshot stream is of no use", &error);
     let received = async {
-        while let Some(bytes) = stream.next().await.map_err(at_fault)? {
+        while let Some(bytes) = stream.next().await? {
             if step.len() + bytes.len() > STEP {
                 if steps.send(std::mem::replace(&mut step, Vec::with_capacity(STEP))).await.is_err() {
                     return Ok(None);
@@ -214,7 +255,7 @@ async fn receive<T: Send + 'static>(
             }
             step.extend_from_slice(&bytes);
         }
-        let summary = stream.finish().map_err(at_fault)?;
+        let summary = stream.finish()?;
         step.extend_from_slice(&summary.sha256);
         let taken = steps.send(step).await.is_ok();
         Ok::<_, Failure>(taken.then_some(summary))

@@ -155,7 +155,9 @@ fn verdict(manifest: &Manifest, examined: &Examined, spool: &Arc<Spool>) -> (Has
         Verdict::Match => HashKvVerdict::Match,
         Verdict::Disputed => HashKvVerdict::Disputed,
         Verdict::Failed => HashKvVerdict::Failed,
+        Verdict::Inconclusive if manifest.hashkv.verdict == HashKvVerdict::NotOffered => HashKvVerdict::NotOffered,
         Verdict::Inconclusive => HashKvVerdict::Inconclusive,
+        Verdict::NotOffered => HashKvVerdict::NotOffered,
     };
     (verdict, compared)
 }

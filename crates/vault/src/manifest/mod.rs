@@ -4,8 +4,12 @@
 
 mod facts;
 mod hex_id;
+mod secrets;
 
 pub use facts::*;
+pub use secrets::secret_fingerprint;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -91,6 +95,9 @@ pub struct Manifest {
     /// Whether values of Secrets are encrypted at rest, where that could be told.
     #[serde(default)]
     pub encryption_at_rest: Option<bool>,
+    /// Fingerprints of the cluster's secrets by name ([`secret_fingerprint`]), where machine configs were kept with the backup.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Sha256>,
     /// The release that wrote it.
     pub tool: Tool,
     /// Words given with the backup.
@@ -202,6 +209,7 @@ impl Manifest {
             ("tags", self.tags.len()),
             ("parents", self.parents.len()),
             ("warnings", self.warnings.len()),
+            ("secrets", self.secrets.len()),
         ];
         for (name, length) in lists {
             if length > limits::MANIFEST_LIST {
@@ -212,7 +220,7 @@ impl Manifest {
             [&self.versions.etcd, &self.versions.cluster, &self.versions.storage, &self.versions.talos, &self.versions.kubernetes];
         let alarms = state.alarms.iter().map(|alarm| &alarm.alarm);
         let names = self.member.iter().map(|member| &member.name).chain(state.members.iter().map(|member| &member.name));
-        let mut texts = versions.into_iter().flatten().chain(&self.warnings).chain(alarms).chain(names).chain([&self.tool.version]);
+        let mut texts = versions.into_iter().flatten().chain(&self.warnings).chain(alarms).chain(names).chain(self.secrets.keys()).chain([&self.tool.version]);
         // Names and versions come from members: text that would drive a terminal is not shown to anybody.
         match texts.find(|text| text.len() > limits::TEXT_BYTES || text.chars().any(char::is_control)) {
             Some(_) => Err("a text is too long or holds control characters".to_owned()),

@@ -73,6 +73,7 @@ pub(crate) fn example() -> Manifest {
             committed: at("2026-11-21T02:00:12Z"),
         },
         encryption_at_rest: Some(true),
+        secrets: Default::default(),
         tool: Tool { version: "0.1.0".into() },
         tags: vec!["before-upgrade".parse().unwrap()],
         parents: vec![Parent { id: "20261120T200004Z-aaaaaa".parse().unwrap(), sha256: Sha256::of(b"parent") }],

@@ -102,8 +102,8 @@ impl Report for Alarms {
 }
 
 fn list(global: &GlobalArgs, args: &ListArgs) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
-    let view = signals::run(super::seen(&options))?.view;
+    let access = args.cluster.access(global)?;
+    let view = signals::run(super::seen(&access))?.view;
     let alarms = raised(&view)?;
     let report = Alarms {
         cluster_id: view.cluster_id().map(|id| id.to_string()),
@@ -119,9 +119,9 @@ fn raised(view: &ClusterView) -> Outcome<Vec<Alarm>> {
 }
 
 fn disarm(global: &GlobalArgs, args: &DisarmArgs) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
+    let access = args.cluster.access(global)?;
     signals::run(async {
-        let looked = super::seen(&options).await?;
+        let looked = super::seen(&access).await?;
         let view = &looked.view;
         let alarms = raised(view)?;
         let kinds: Vec<AlarmKind> = if args.corrupt { vec![AlarmKind::NoSpace, AlarmKind::Corrupt] } else { vec![AlarmKind::NoSpace] };
@@ -142,7 +142,7 @@ fn disarm(global: &GlobalArgs, args: &DisarmArgs) -> Outcome<Code> {
             return Ok(Code::Ok);
         }
         if args.corrupt && chosen.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
-            consent::by_name(&args.consent, Some(&args.cluster.name(global, view)?), &what)?;
+            consent::by_name(&args.consent, Some(&args.cluster.name(global, &looked)?), &what)?;
         } else {
             consent::by_yes(args.yes, &what)?;
         }

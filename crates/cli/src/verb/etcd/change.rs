@@ -4,7 +4,7 @@ use engine::care::act::{self, Changed};
 use engine::care::change::{self, ChangePlan};
 use engine::care::look::Looked;
 use engine::care::{ClusterView, Quorum};
-use engine::{Code, Failure, Outcome};
+use engine::{Access, Code, Failure, Outcome};
 use serde::Serialize;
 
 use super::ClusterArgs;
@@ -145,7 +145,7 @@ enum Consent<'a> {
 /// Runs `remove-member`.
 pub(crate) fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome<Code> {
     let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &args.member)?);
-    carry_out(global, &args.common, &Consent::Name(&args.consent), &plan, &|view, _| {
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Name(&args.consent), &plan, &|view, _| {
         vec![format!(
             "stop that etcd if it still runs, and keep its data directory away from the cluster ({} members are left)",
             view.members.len()
@@ -155,43 +155,47 @@ pub(crate) fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome<Code> {
 
 /// Runs `leave`: the leadership first, then the membership.
 pub(crate) fn leave(global: &GlobalArgs, args: &LeaveArgs) -> Outcome<Code> {
-    let options = args.common.cluster.options(global)?;
-    let text = match (&args.member, &options.endpoints[..]) {
+    let access = args.common.cluster.access(global)?;
+    // A node leaves by itself, also where etcd could be asked directly: then its data is cleaned up.
+    let access = access.without_direct();
+    let text = match (&args.member, access.only_member()) {
         (Some(member), _) => member.clone(),
-        (None, [only]) => only.clone(),
-        (None, _) => {
+        (None, Some(only)) => only.to_owned(),
+        (None, None) => {
             return Err(Failure::usage("which member leaves?")
-                .cause("name it, or name its endpoint alone with --endpoints")
+                .cause("name it, or name its endpoint alone with --endpoints (over Talos its node with -n)")
                 .next(["lifeboat", "etcd", "members"]));
         }
     };
     if !args.common.dry_run {
         // Consent to the whole is asked for below; that another one leads harms nobody, but is not done before it.
-        let looked = signals::run(super::seen(&options))?;
+        let looked = signals::run(super::seen(&access))?;
         let member = change::meant(&looked.view, &text)?;
-        let plan = change::remove(&looked.view, member)?;
-        let name = args.common.cluster.name(global, &looked.view)?;
+        let plan = change::leave(&looked.view, member)?;
+        let name = args.common.cluster.name(global, &looked)?;
         consent::by_name(&args.consent, Some(&name), &format!("This will {}. {}", plan.words, plan.sum()))?;
         if looked.view.leader() == Some(member.id) {
             let hand_over = change::move_leader(&looked.view, None)?;
             let teller = Teller::new(global);
-            let changed = signals::run(act::change(&options, &looked, &hand_over, &teller))?;
+            let changed = signals::run(act::change(&access, &looked, &hand_over, &teller))?;
             output::say(&format!("{}: done; term {}", hand_over.words, term(&changed.view)));
         }
     }
-    let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &text)?);
+    let plan = |looked: &Looked| change::leave(&looked.view, change::meant(&looked.view, &text)?);
     let consented = if args.common.dry_run { Consent::Name(&args.consent) } else { Consent::Yes(true) };
-    carry_out(global, &args.common, &consented, &plan, &|_, _| {
-        vec![
-            "on that machine: stop etcd, and move its data directory away; it joins again by add-member --learner and an empty one"
-                .to_owned(),
-        ]
-    })
+    let next = match &access {
+        Access::Etcd(_) => "on that machine: stop etcd, and move its data directory away; it joins again by add-member --learner and an empty one",
+        Access::Talos(_) => "its etcd is stopped and its data deleted; it joins again as a learner when it reboots (talosctl reboot). To take the node out for good: talosctl reset",
+    };
+    carry_out(global, (&args.common, &access), &consented, &plan, &|_, _| vec![next.to_owned()])
 }
 
 /// Runs `add-member`.
 pub(crate) fn add(global: &GlobalArgs, args: &AddArgs) -> Outcome<Code> {
-    let plan = |looked: &Looked| change::add(&looked.view, args.peer_urls.clone(), args.learner);
+    let plan = |looked: &Looked| {
+        act::offered(looked, "to add a member: its nodes join by themselves")?;
+        change::add(&looked.view, args.peer_urls.clone(), args.learner)
+    };
     let next = |view: &ClusterView, changed: &Changed| {
         let of = |member: &engine::care::MemberView| {
             let name = if Some(member.id) == changed.added { args.name.as_str() } else { member.name.as_str() };
@@ -213,22 +217,28 @@ pub(crate) fn add(global: &GlobalArgs, args: &AddArgs) -> Outcome<Code> {
         }
         lines
     };
-    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &next)
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &next)
 }
 
 /// Runs `promote`.
 pub(crate) fn promote(global: &GlobalArgs, args: &PromoteArgs) -> Outcome<Code> {
-    let plan = |looked: &Looked| change::promote(&looked.view, change::meant(&looked.view, &args.member)?);
-    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &|_, _| vec!["lifeboat etcd health".to_owned()])
+    let plan = |looked: &Looked| {
+        act::offered(looked, "to promote a learner: its nodes see to that by themselves")?;
+        change::promote(&looked.view, change::meant(&looked.view, &args.member)?)
+    };
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &|_, _| vec!["lifeboat etcd health".to_owned()])
 }
 
 /// Runs `forfeit-leadership`, which is `move-leader`.
 pub(crate) fn move_leader(global: &GlobalArgs, args: &MoveArgs) -> Outcome<Code> {
     let plan = |looked: &Looked| {
+        if args.member.is_some() {
+            act::offered(looked, "a choice of who leads next: the leader hands over to whom it likes")?;
+        }
         let to = args.member.as_deref().map(|text| change::meant(&looked.view, text)).transpose()?;
         change::move_leader(&looked.view, to)
     };
-    carry_out(global, &args.common, &Consent::Yes(args.yes), &plan, &|_, _| Vec::new())
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &|_, _| Vec::new())
 }
 
 fn term(view: &ClusterView) -> u64 {
@@ -238,11 +248,16 @@ fn term(view: &ClusterView) -> u64 {
 type Planner<'a> = &'a dyn Fn(&Looked) -> Outcome<ChangePlan>;
 type Follow<'a> = &'a dyn Fn(&ClusterView, &Changed) -> Vec<String>;
 
-fn carry_out(global: &GlobalArgs, common: &Common, consent: &Consent<'_>, planner: Planner<'_>, follow: Follow<'_>) -> Outcome<Code> {
-    let options = common.cluster.options(global)?;
+fn carry_out(
+    global: &GlobalArgs,
+    (common, access): (&Common, &Access),
+    consent: &Consent<'_>,
+    planner: Planner<'_>,
+    follow: Follow<'_>,
+) -> Outcome<Code> {
     let teller = Teller::new(global);
     let report = signals::run(async {
-        let looked = super::seen(&options).await?;
+        let looked = super::seen(access).await?;
         let plan = planner(&looked)?;
         let mut report = Done {
             done: false,
@@ -258,9 +273,9 @@ fn carry_out(global: &GlobalArgs, common: &Common, consent: &Consent<'_>, planne
         let what = format!("This will {}. {}", plan.words, plan.sum());
         match consent {
             Consent::Yes(yes) => consent::by_yes(*yes, &what)?,
-            Consent::Name(args) => consent::by_name(args, Some(&common.cluster.name(global, &looked.view)?), &what)?,
+            Consent::Name(args) => consent::by_name(args, Some(&common.cluster.name(global, &looked)?), &what)?,
         }
-        let changed = act::change(&options, &looked, &plan, &teller).await?;
+        let changed = act::change(access, &looked, &plan, &teller).await?;
         report.done = true;
         report.member = changed.added.map(|id| id.to_string());
         report.after = Quorum::of(&changed.view).into();

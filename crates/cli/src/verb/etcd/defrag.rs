@@ -71,10 +71,10 @@ struct Line {
 
 /// Runs `lifeboat etcd defrag`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
+    let access = args.cluster.access(global)?;
     let rule = rule(args)?;
     let pause = args.pause.as_deref().map(config::duration).transpose()?.unwrap_or(DEFRAG_PAUSE);
-    let looked = signals::run(super::seen(&options))?;
+    let looked = signals::run(super::seen(&access))?;
     let plan = plan(&looked.view, &rule)?;
     let cluster = looked.view.cluster_id();
     drop(looked);
@@ -86,7 +86,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     offer_backup(global, args);
     consent::by_yes(args.yes, &words(&plan, pause))?;
     let teller = Teller::new(global);
-    let ran = signals::run(async { Ok(defrag_run::run(&options, &plan, pause, &teller).await) })?;
+    let ran = signals::run(async { Ok(defrag_run::run(&access, &plan, pause, &teller).await) })?;
     output::report(global.format(), &Defragmented::ran(&plan, &ran))?;
     match ran.stopped {
         None => Ok(Code::Ok),

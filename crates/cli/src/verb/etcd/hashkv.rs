@@ -49,10 +49,10 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     if let Some(file) = &args.file {
         return snapshot::hashkv_of(global, file);
     }
-    let options = args.cluster.options(global)?;
+    let access = args.cluster.access(global)?;
     let budget = args.hashkv_budget.as_deref().map(config::duration).transpose()?.unwrap_or(HASHKV_BUDGET);
     let compared = signals::run(async {
-        let looked = super::seen(&options).await?;
+        let looked = super::seen(&access).await?;
         compare(&looked, budget).await
     })?;
     output::report(global.format(), &Hashes::of(&compared))?;

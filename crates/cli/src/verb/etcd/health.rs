@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use engine::care::ClusterView;
-use engine::care::health::{Certificates, Finding, Severity, examine, verdict};
+use engine::care::health::{Certificates, Finding, Severity, examine, examine_machines, verdict};
+use engine::care::talos_facts::{self, TalosFacts};
 use engine::limits::HEALTH_EVERY;
-use engine::source::SourceOptions;
-use engine::{Code, Failure, Outcome, config};
+use engine::talos::reach;
+use engine::{Access, Code, Failure, Outcome, config};
 use serde::Serialize;
 
 use super::ClusterArgs;
@@ -29,13 +30,13 @@ pub(crate) struct Args {
 
 /// Runs `lifeboat etcd health`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
+    let access = args.cluster.access(global)?;
     let wait = args.wait_timeout.as_deref().map(config::duration).transpose()?;
     let format = global.format();
     if args.watch {
-        return signals::run(watch(&options, |report| output::report(format, report)));
+        return signals::run(watch(&access, |report| output::report(format, report)));
     }
-    let report = signals::run(judged(&options, wait))?;
+    let report = signals::run(judged(&access, wait))?;
     output::report(format, &report)?;
     Ok(report.code())
 }
@@ -60,8 +61,10 @@ struct Line {
 }
 
 impl Health {
-    fn of(view: &ClusterView, earlier: Option<&ClusterView>, certificates: &Certificates) -> Self {
-        let findings = examine(view, earlier, certificates);
+    fn of(seen: &Seen, earlier: Option<&ClusterView>) -> Self {
+        let view = &seen.view;
+        let mut findings = examine(view, earlier, &seen.certificates);
+        findings.extend(seen.machines.iter().flat_map(|machines| examine_machines(view, machines)));
         let severity = verdict(&findings);
         Self {
             cluster_id: view.cluster_id().map(|id| id.to_string()),
@@ -100,26 +103,38 @@ impl Line {
     }
 }
 
-async fn look(options: &SourceOptions) -> Outcome<(ClusterView, Certificates)> {
-    let looked = super::seen(options).await?;
-    let certificates = looked.certificates(options);
-    Ok((looked.view, certificates))
+/// Everything that is judged.
+struct Seen {
+    view: ClusterView,
+    certificates: Certificates,
+    machines: Option<TalosFacts>,
+}
+
+async fn look(access: &Access) -> Outcome<Seen> {
+    let looked = super::seen(access).await?;
+    let certificates = looked.certificates(access);
+    let machines = match (&looked.talos, access.talos()) {
+        (Some(reached), _) => Some(talos_facts::facts(reached).await),
+        (None, Some(options)) => Some(talos_facts::facts(&reach(options, true).await?).await),
+        (None, None) => None,
+    };
+    Ok(Seen { view: looked.view, certificates, machines })
 }
 
 /// Looks until it is healthy or the time is over; the last look counts.
-async fn judged(options: &SourceOptions, wait: Option<Duration>) -> Outcome<Health> {
+async fn judged(access: &Access, wait: Option<Duration>) -> Outcome<Health> {
     let until = wait.map(|wait| Instant::now() + wait);
     let mut earlier = None;
     loop {
-        let looked = look(options).await;
+        let looked = look(access).await;
         let over = until.is_none_or(|until| Instant::now() + HEALTH_EVERY >= until);
         match looked {
-            Ok((view, certificates)) => {
-                let health = Health::of(&view, earlier.as_ref(), &certificates);
+            Ok(seen) => {
+                let health = Health::of(&seen, earlier.as_ref());
                 if over || health.severity <= Severity::Unknown {
                     return Ok(health);
                 }
-                earlier = Some(earlier.unwrap_or(view));
+                earlier = Some(earlier.unwrap_or(seen.view));
             }
             Err(failure) if over || failure.code != Code::SourceUnreachable => return Err(failure),
             Err(_) => {}
@@ -129,14 +144,14 @@ async fn judged(options: &SourceOptions, wait: Option<Duration>) -> Outcome<Heal
 }
 
 /// Prints whenever something changed, compared by what is found and not by its numbers.
-async fn watch(options: &SourceOptions, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
+async fn watch(access: &Access, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
     let mut earlier: Option<ClusterView> = None;
     let mut last: Option<Vec<(&'static str, &'static str, Option<String>)>> = None;
     loop {
-        let health = match look(options).await {
-            Ok((view, certificates)) => {
-                let health = Health::of(&view, earlier.as_ref(), &certificates);
-                earlier = Some(view);
+        let health = match look(access).await {
+            Ok(seen) => {
+                let health = Health::of(&seen, earlier.as_ref());
+                earlier = Some(seen.view);
                 health
             }
             Err(failure) if failure.code == Code::SourceUnreachable => Health::unreachable(&failure),

@@ -37,8 +37,8 @@ struct Line {
 
 /// Runs `lifeboat etcd members`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
-    let looked = signals::run(super::seen(&options))?;
+    let access = args.cluster.access(global)?;
+    let looked = signals::run(super::seen(&access))?;
     output::report(global.format(), &Members::of(&looked.view))?;
     Ok(Code::Ok)
 }

@@ -5,14 +5,15 @@ mod change;
 mod defrag;
 mod hashkv;
 mod health;
+mod logs;
 mod members;
+mod snapshot;
 mod status;
 
 use clap::Subcommand;
 use engine::care::look::{Looked, look};
 use engine::care::{ClusterView, MemberView};
-use engine::source::SourceOptions;
-use engine::{Code, Outcome};
+use engine::{Access, Code, Outcome};
 
 use crate::args::{GlobalArgs, SourceArgs};
 use crate::output;
@@ -50,6 +51,10 @@ enum What {
     ForfeitLeadership(change::MoveArgs),
     /// Judge the cluster: a verdict per check and in all (exit 0 healthy, 4 advice, 5 alert)
     Health(health::Args),
+    /// Show etcd's log (over Talos; elsewhere: say where it is)
+    Logs(logs::Args),
+    /// Save one member's snapshot into a file, verified
+    Snapshot(snapshot::Args),
 }
 
 /// Which cluster is cared for.
@@ -64,14 +69,15 @@ pub(crate) struct ClusterArgs {
 
 impl ClusterArgs {
     /// How it is reached.
-    fn options(&self, global: &GlobalArgs) -> Outcome<SourceOptions> {
+    fn access(&self, global: &GlobalArgs) -> Outcome<Access> {
         Resolved::new(global, self.cluster.as_deref(), true)?.source(&self.source)
     }
 
-    /// The name that consent is given by: the configured or given one, else the cluster's id.
-    fn name(&self, global: &GlobalArgs, view: &ClusterView) -> Outcome<String> {
-        let named = Resolved::new(global, self.cluster.as_deref(), true)?.cluster;
-        Ok(named.map(|name| name.to_string()).or_else(|| view.cluster_id().map(|id| id.to_string())).unwrap_or_else(|| "etcd".to_owned()))
+    /// The name that consent is given by: the configured or given one, else that of the Talos context, else the cluster's id.
+    fn name(&self, global: &GlobalArgs, looked: &Looked) -> Outcome<String> {
+        let named = Resolved::new(global, self.cluster.as_deref(), true)?.cluster.map(|name| name.to_string());
+        let context = || looked.talos.as_ref().map(|talos| talos.context.clone());
+        Ok(named.or_else(context).or_else(|| looked.view.cluster_id().map(|id| id.to_string())).unwrap_or_else(|| "etcd".to_owned()))
     }
 }
 
@@ -89,12 +95,14 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         What::Promote(args) => change::promote(global, &args),
         What::ForfeitLeadership(args) => change::move_leader(global, &args),
         What::Health(args) => health::run(global, &args),
+        What::Logs(args) => logs::run(global, &args),
+        What::Snapshot(args) => snapshot::run(global, args),
     }
 }
 
 /// Looks round and says what was odd on the way.
-async fn seen(options: &SourceOptions) -> Outcome<Looked> {
-    let looked = look(options).await?;
+async fn seen(access: &Access) -> Outcome<Looked> {
+    let looked = look(access).await?;
     say_oddities(&looked.view);
     Ok(looked)
 }

@@ -52,8 +52,8 @@ struct Said {
 
 /// Runs `lifeboat etcd status`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
-    let options = args.cluster.options(global)?;
-    let looked = signals::run(super::seen(&options))?;
+    let access = args.cluster.access(global)?;
+    let looked = signals::run(super::seen(&access))?;
     output::report(global.format(), &Statuses::of(&looked.view))?;
     Ok(Code::Ok)
 }

@@ -6,6 +6,7 @@ mod ask;
 use std::path::{Path, PathBuf};
 
 use engine::config::{self, Store};
+use engine::extra::Extra;
 use engine::init::file::Draft;
 use engine::init::keys::{self, Fresh, Kept};
 use engine::init::kit::Kit;
@@ -13,8 +14,7 @@ use engine::init::store::{self, Prepared, Tenant};
 use engine::init::{check_directory, check_writable, cluster, here, name};
 use engine::limits::IDENTITY;
 use engine::place::PlaceOptions;
-use engine::source::SourceOptions;
-use engine::{Code, Failure, Outcome};
+use engine::{Access, Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::name::ClusterName;
 use vault::sign::PublicKey;
@@ -64,6 +64,9 @@ pub(crate) struct Args {
     /// Where the signing key goes [default: sign.key beside the configuration]
     #[arg(long, value_name = "FILE", env = "LIFEBOAT_SIGNING_OUT", help_heading = "Keys")]
     signing_out: Option<PathBuf>,
+    /// File or directory to keep beside each backup, or machine-config: that of every Talos node (repeatable; machine-config takes os:admin)
+    #[arg(long, value_name = "PATH", env = "LIFEBOAT_EXTRA", value_delimiter = ',')]
+    extra: Vec<PathBuf>,
     /// Write the recovery kit to this file: all that a recovery needs but the identity
     #[arg(long, value_name = "FILE", env = "LIFEBOAT_KIT")]
     kit: Option<PathBuf>,
@@ -128,7 +131,7 @@ fn config_path(global: &GlobalArgs) -> Outcome<PathBuf> {
 
 /// What was asked for, with everything checked that can be checked before anything is looked at.
 struct Asked {
-    source: SourceOptions,
+    source: Access,
     section: config::Cluster,
     cluster: Option<ClusterName>,
     recipients: Vec<(String, String)>,
@@ -178,12 +181,37 @@ fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
     }
     let cluster = args.cluster.as_deref().map(named).transpose().map_err(|error| Failure::usage(error).again())?;
     let source = Resolved::without_configuration().source(&args.source)?;
-    let section = cluster::section(&source, args.source.user.as_deref(), args.source.password_file.as_deref())?;
+    let mut section = cluster::section(&source, args.source.user.as_deref(), args.source.password_file.as_deref())?;
+    section.extra = extras(args, &source)?;
     Ok(Asked { source, section, cluster, recipients, signing })
+}
+
+/// The extras that were named, checked; none leaves the defaults.
+fn extras(args: &Args, source: &Access) -> Outcome<Option<Vec<PathBuf>>> {
+    for extra in &args.extra {
+        match Extra::of(extra) {
+            Extra::MachineConfig if source.talos().is_none() => {
+                return Err(Failure::usage("machine configs are Talos's, and this cluster is reached by etcd's own API").again_without("--extra"));
+            }
+            Extra::Path(path) if !path.is_absolute() => {
+                return Err(Failure::usage("an extra is named by its absolute path").object(path.display()).again());
+            }
+            Extra::Path(_) | Extra::MachineConfig => {}
+        }
+    }
+    Ok((!args.extra.is_empty()).then(|| args.extra.clone()))
 }
 
 fn named(text: &str) -> Result<ClusterName, String> {
     text.parse().map_err(|error| format!("'{text}' cannot be a cluster's name: {error}"))
+}
+
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(true),
+        "n" | "no" => Ok(false),
+        _ => Err("yes or no is expected".to_owned()),
+    }
 }
 
 /// A URL of a store, told by its form alone.
@@ -192,7 +220,7 @@ fn stored_at(text: &str) -> Result<String, String> {
     if known { Ok(text.to_owned()) } else { Err("file:///path or s3://bucket/prefix is expected".to_owned()) }
 }
 
-async fn make(global: &GlobalArgs, args: &Args, asked: Asked, path: PathBuf, person: Option<Person>) -> Outcome<Report> {
+async fn make(global: &GlobalArgs, args: &Args, mut asked: Asked, path: PathBuf, person: Option<Person>) -> Outcome<Report> {
     let found = cluster::find(&asked.source).await?;
     let described = describe(&found);
     say(global, &format!("found: {described}"));
@@ -206,6 +234,13 @@ async fn make(global: &GlobalArgs, args: &Args, asked: Asked, path: PathBuf, per
     say(global, &format!("store: {}, repository {} {}", store.url, prepared.repository.id(), if prepared.made { "made" } else { "found" }));
     let (cluster, tenant) = name_it(&asked, &prepared, &place(&store), &found, person).await?;
 
+    if let Some(person) = person.filter(|_| found.may_keep_machine_configs && asked.section.extra.is_none()) {
+        let question = "Keep every node's machine config beside each backup, sealed (a cluster cannot be rebuilt without; yes or no)";
+        if person.ask(question, Some("yes"), yes_or_no).await? {
+            asked.section.extra = Some(vec![config::MACHINE_CONFIG.into()]);
+        }
+    }
+    let keeps_nothing = found.context.is_some() && asked.section.extra.is_none();
     let (recipients, identity) = who_opens(args, asked.recipients, person).await?;
     if let Some(parent) = asked.signing.parent() {
         disk::create_dir_all(parent, 0o755).map_err(|error| {
@@ -235,12 +270,15 @@ async fn make(global: &GlobalArgs, args: &Args, asked: Asked, path: PathBuf, per
             Some(file)
         }
     };
-    let warnings = warnings(&found, &store, &prepared, tenant, &cluster, &recipients, identity.as_ref(), &signing);
+    let mut warnings = warnings(&found, &store, &prepared, tenant, &cluster, &recipients, identity.as_ref(), &signing);
+    if keeps_nothing {
+        warnings.push("no machine config is kept with the backups, and a Talos cluster cannot be rebuilt without one: keep them yourself, or give this talosconfig os:admin and say extra: [machine-config]".to_owned());
+    }
     Ok(Report {
         next: format!("lifeboat backup{}", config_flag(global)),
         cluster,
         described,
-        cluster_id: found.id.to_string(),
+        cluster_id: found.id.map(|id| id.to_string()),
         store,
         prepared,
         recipients,
@@ -264,10 +302,14 @@ pub(crate) fn config_flag(global: &GlobalArgs) -> String {
 }
 
 fn describe(found: &cluster::Found) -> String {
+    let which = match (found.id, &found.context) {
+        (Some(id), None) => format!("cluster {id}"),
+        (Some(id), Some(context)) => format!("Talos context '{context}', cluster {id}"),
+        (None, context) => format!("Talos context '{}'", context.as_deref().unwrap_or_default()),
+    };
     format!(
-        "etcd {}, cluster {}, {} of {} member(s) answer, at {}{}",
+        "etcd {}, {which}, {} of {} member(s) answer, at {}{}",
         found.version.as_deref().unwrap_or("of an unknown version"),
-        found.id,
         found.answering,
         found.members,
         found.endpoints.join(","),
@@ -288,9 +330,11 @@ async fn name_it(
         return Ok((name.clone(), tenant(name).await?));
     }
     let none = || Failure::usage("no name for the cluster can be proposed").cause("give one with --cluster NAME").again();
-    let mut proposal = name::propose(here::hostname().as_deref(), found.here, found.id).ok_or_else(none)?;
+    let hostname = here::hostname();
+    let known = name::Known { hostname: hostname.as_deref(), here: found.here, id: found.id, context: found.context.as_deref() };
+    let mut proposal = name::propose(&known).ok_or_else(none)?;
     if tenant(&proposal).await? == Tenant::Other {
-        proposal = name::of_id(found.id).ok_or_else(none)?;
+        proposal = found.id.and_then(name::of_id).ok_or_else(none)?;
     }
     let name = match person {
         Some(person) => person.ask("Name of the cluster", Some(proposal.as_str()), named).await?,
@@ -374,7 +418,7 @@ fn warnings(
 struct Report {
     cluster: ClusterName,
     described: String,
-    cluster_id: String,
+    cluster_id: Option<String>,
     store: Store,
     prepared: Prepared,
     recipients: Vec<(String, String)>,

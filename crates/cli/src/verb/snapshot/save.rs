@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::snapshot_file::{SaveRequest, Saved, Target};
-use engine::{Code, Failure, Outcome};
+use engine::{Access, Code, Failure, Outcome};
 use serde::Serialize;
 
 use super::form::structured;
-use crate::args::{GlobalArgs, SourceArgs};
+use crate::args::{GlobalArgs, SourceArgs, TalosArgs};
 use crate::output::{self, Format};
 use crate::progress::Teller;
 use crate::resolve::Resolved;
@@ -76,6 +76,8 @@ pub(super) struct SaveArgs {
     /// How long a probe may stay unanswered
     #[arg(long, value_name = "TIME", env = "LIFEBOAT_KEEPALIVE_TIMEOUT", help_heading = SOURCE)]
     keepalive_timeout: Option<String>,
+    #[command(flatten)]
+    talos: TalosArgs,
     // The endpoint's scheme decides; the rest has no meaning here. Scripts written for etcdctl give them.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     insecure_transport: Option<bool>,
@@ -88,13 +90,9 @@ pub(super) struct SaveArgs {
 }
 
 pub(super) fn run(global: &GlobalArgs, format: Format, args: SaveArgs) -> Outcome<Code> {
-    let target = match &args.file {
-        None => Target::In(PathBuf::new()),
-        Some(file) if file == Path::new("-") => standard_output()?,
-        Some(file) => Target::File(file.clone()),
-    };
+    let target = target(args.file.as_deref())?;
     let check = !args.no_check;
-    let environment = if args.cluster.is_some() { Environment::ignored() } else { Environment::of_etcdctl() };
+    let environment = if args.cluster.is_some() || args.talos.is_given() { Environment::ignored() } else { Environment::of_etcdctl() };
     let time = |given: &Option<String>, name| environment.or(given, name).map(|text| engine::config::duration(&text)).transpose();
     let request = SaveRequest {
         keepalive_time: time(&args.keepalive_time, "KEEPALIVE_TIME")?,
@@ -104,6 +102,24 @@ pub(super) fn run(global: &GlobalArgs, format: Format, args: SaveArgs) -> Outcom
         target,
         check,
     };
+    save(global, format, request)
+}
+
+/// Saves from a cluster that is known already, with nothing of etcdctl's environment.
+pub(in crate::verb) fn from(global: &GlobalArgs, source: Access, file: Option<&Path>, check: bool) -> Outcome<Code> {
+    let request = SaveRequest { source, target: target(file)?, check, keepalive_time: None, keepalive_timeout: None, timeout: None };
+    save(global, global.format(), request)
+}
+
+fn target(file: Option<&Path>) -> Outcome<Target> {
+    match file {
+        None => Ok(Target::In(PathBuf::new())),
+        Some(file) if file == Path::new("-") => standard_output(),
+        Some(file) => Ok(Target::File(file.to_owned())),
+    }
+}
+
+fn save(global: &GlobalArgs, format: Format, request: SaveRequest) -> Outcome<Code> {
     let saved = signals::run(engine::snapshot_file::save(request, Arc::new(Teller::new(global))))?;
     if !global.quiet {
         let structure = if saved.checked { "structure sound" } else { "structure not checked" };
@@ -162,7 +178,7 @@ impl Environment {
         Self(|name| std::env::var(format!("ETCDCTL_{name}")).ok().filter(|value| !value.is_empty()))
     }
 
-    /// A cluster that was named beats the environment.
+    /// A cluster that was named beats the environment, and so does Talos.
     fn ignored() -> Self {
         Self(|_| None)
     }
@@ -181,7 +197,7 @@ impl Environment {
 }
 
 /// Flags beat the cluster that is named, which beats etcdctl's environment, which beats the configuration's only cluster, which beats looking round.
-fn source(global: &GlobalArgs, args: SaveArgs, environment: &Environment) -> Outcome<engine::source::SourceOptions> {
+fn source(global: &GlobalArgs, args: SaveArgs, environment: &Environment) -> Outcome<Access> {
     let mut endpoints = args.endpoints;
     if endpoints.is_empty()
         && let Some(text) = environment.get("ENDPOINTS")
@@ -201,16 +217,17 @@ fn source(global: &GlobalArgs, args: SaveArgs, environment: &Environment) -> Out
         insecure_skip_tls_verify: skip_verify,
         dial_timeout: environment.or(&args.dial_timeout, "DIAL_TIMEOUT").unwrap_or_default(),
         endpoints,
+        talos: args.talos,
         ..SourceArgs::default()
     };
     let names_tls = source.cacert.is_some() || source.cert.is_some() || skip_verify;
-    let source = if source.endpoints.is_empty() && args.cluster.is_none() && names_tls {
+    let source = if source.endpoints.is_empty() && args.cluster.is_none() && names_tls && !source.talos.is_given() {
         // Without a scheme the certificates make it https, as with etcdctl.
         SourceArgs { endpoints: vec!["127.0.0.1:2379".to_owned()], ..source }
     } else {
         source
     };
-    if args.cluster.is_none() && !source.endpoints.is_empty() {
+    if args.cluster.is_none() && (!source.endpoints.is_empty() || source.talos.is_given()) {
         // A configuration that cannot be read must not stand in the way of an emergency's snapshot.
         return Resolved::without_configuration().source(&source);
     }

@@ -6,8 +6,10 @@
 mod membership;
 mod service;
 mod storage;
+mod talos;
 
 pub use self::storage::quota_of;
+use super::talos_facts::TalosFacts;
 use super::view::ClusterView;
 
 /// How bad a finding is. The worst one is the verdict in all.
@@ -107,6 +109,12 @@ pub fn examine(view: &ClusterView, earlier: Option<&ClusterView>, certificates: 
     findings.extend(service::certificates(view, certificates));
     findings.extend(service::latency(view));
     findings
+}
+
+/// Every check on the machines of a Talos cluster.
+#[must_use]
+pub fn examine_machines(view: &ClusterView, facts: &TalosFacts) -> Vec<Finding> {
+    talos::examine(view, facts)
 }
 
 /// The worst of the findings.

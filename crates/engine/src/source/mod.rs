@@ -1,19 +1,25 @@
 //! The cluster a backup is taken from: connecting, looking round, and turning etcd's errors into words.
 
+mod talos;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_api::{Client, ConnectOptions, Credentials, Endpoint, TlsOptions};
 use etcd_store::id::{ClusterId, MemberId};
 
+use crate::access::Access;
 use crate::choice::{Candidate, CandidateState};
 use crate::failure::{Code, Failure, Outcome};
 use crate::init::here::{is_here, is_here_by_address};
 use crate::limits::MAX_MEMBERS;
+use crate::member_link::MemberLink;
 use crate::seal_pipeline::on_thread;
 use crate::source_failure::failure;
+use crate::talos::Reached;
 
-/// How etcd is reached.
+/// How etcd is reached over its own client API.
 #[derive(Clone, Debug, Default)]
 pub struct SourceOptions {
     /// Client URLs. Only these are dialled unless `discover` is set.
@@ -24,6 +30,8 @@ pub struct SourceOptions {
     pub cert: Option<PathBuf>,
     /// Key file of the client certificate.
     pub key: Option<PathBuf>,
+    /// Certificates in memory, in the place of the files.
+    pub tls: Option<Arc<TlsOptions>>,
     /// User and password of etcd's own authentication.
     pub credentials: Option<Credentials>,
     /// Name to expect in the server's certificate.
@@ -43,10 +51,12 @@ pub struct SourceOptions {
 pub struct Asked {
     /// What is known of it.
     pub candidate: Candidate,
-    /// The connection, if there is one.
-    pub client: Option<Client>,
+    /// The connection, if it answers.
+    pub link: Option<MemberLink>,
     /// Its etcd version, if it answered.
     pub version: Option<String>,
+    /// The Talos of its node, where that was asked and told.
+    pub talos_version: Option<String>,
     /// The id of the cluster it belongs to, if it answered.
     cluster_id: Option<ClusterId>,
 }
@@ -54,8 +64,10 @@ pub struct Asked {
 /// A cluster that answers: at least one member does.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The id every answering member gives.
-    pub cluster_id: ClusterId,
+    /// The id every answering member gives; `None` where the source tells none (Talos).
+    pub cluster_id: Option<ClusterId>,
+    /// The nodes, where the cluster is reached over Talos's API, `direct` or not.
+    pub talos: Option<Reached>,
     /// Those that were asked, in the order of the endpoints, each member once.
     pub asked: Vec<Asked>,
     /// The member list, where one could be had.
@@ -71,8 +83,21 @@ fn any_is_here(asked: &[String], listed: &[String]) -> bool {
 }
 
 impl Source {
-    /// Connects to the endpoints and looks round.
-    pub async fn connect(options: &SourceOptions) -> Outcome<Self> {
+    /// Connects and looks round. Over Talos only the nodes that are named are asked, every control plane node where none is.
+    pub async fn connect(access: &Access) -> Outcome<Self> {
+        match (access.etcd().await?, access.talos()) {
+            (Some(options), None) => Self::connect_to_etcd(&options).await,
+            (Some(options), Some(talos)) => {
+                let (source, reached) = tokio::try_join!(Self::connect_to_etcd(&options), crate::talos::reach(talos, true))?;
+                let notes = [reached.notes.clone(), source.notes].concat();
+                Ok(Self { talos: Some(reached), notes, ..source })
+            }
+            (None, Some(talos)) => talos::connect(talos).await,
+            (None, None) => Err(Failure::usage("no cluster is named").next(["lifeboat", "init"])),
+        }
+    }
+
+    async fn connect_to_etcd(options: &SourceOptions) -> Outcome<Self> {
         if options.endpoints.is_empty() {
             return Err(Failure::usage("no cluster is named")
                 .cause("name it by --endpoints (and --cacert, --cert, --key), by ETCDCTL_ENDPOINTS, or in lifeboat.yaml")
@@ -80,7 +105,7 @@ impl Source {
         }
         let connect = connect_options(options)?;
         let mut asked = ask_all(&options.endpoints, &connect).await?;
-        let cluster_id = one_cluster(&asked)?;
+        let cluster_id = Some(one_cluster(&asked)?);
         let (mut members, mut notes) = (Vec::new(), Vec::new());
         match member_list(&asked).await {
             Ok(list) => members = list,
@@ -97,13 +122,14 @@ impl Source {
         }
         let mut asked = each_member_once(asked);
         let alarms = alarms(&asked, &mut notes).await;
-        for one in &mut asked {
-            let accused = alarms.iter().any(|alarm| alarm.kind == etcd_api::AlarmKind::Corrupt && alarm.member == one.candidate.id);
-            if let Ok(state) = &mut one.candidate.state {
-                state.accused = accused;
-            }
-        }
-        Ok(Self { cluster_id, asked, members, alarms, notes })
+        accuse(&mut asked, &alarms);
+        Ok(Self { cluster_id, talos: None, asked, members, alarms, notes })
+    }
+
+    /// Whether members are asked over Talos's API, which passes on no read, no HashKV and no cluster id.
+    #[must_use]
+    pub fn is_talos_only(&self) -> bool {
+        self.talos.is_some() && self.asked.iter().all(|asked| asked.link.as_ref().is_none_or(|link| link.etcd().is_none()))
     }
 
     /// The candidates alone, for the choice.
@@ -144,7 +170,9 @@ pub(crate) fn connect_options(options: &SourceOptions) -> Outcome<ConnectOptions
     };
     let with_tls = options.cacert.is_some() || options.cert.is_some() || options.insecure_skip_verify || options.server_name.is_some();
     let mut connect = ConnectOptions { credentials: options.credentials.clone(), ..ConnectOptions::default() };
-    if with_tls {
+    if let Some(tls) = &options.tls {
+        connect.tls = Some(tls.as_ref().clone());
+    } else if with_tls {
         connect.tls = Some(TlsOptions {
             ca_pem: options.cacert.as_deref().map(|path| read(path, "CA certificate")).transpose()?,
             cert_pem: options.cert.as_deref().map(|path| read(path, "client certificate")).transpose()?,
@@ -191,7 +219,7 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<(Asked, Option<Fai
     })?;
     let silent = |error: etcd_api::Error| {
         let candidate = Candidate { id: MemberId(0), name: String::new(), endpoint: endpoint.to_string(), state: Err(error.to_string()) };
-        (Asked { candidate, client: None, version: None, cluster_id: None }, Some(failure("etcd does not answer as it should", &error)))
+        (Asked { candidate, link: None, version: None, talos_version: None, cluster_id: None }, Some(failure("etcd does not answer as it should", &error)))
     };
     let client = match Client::connect(endpoint.clone(), connect).await {
         Ok(client) => client,
@@ -209,9 +237,17 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<(Asked, Option<Fai
         db_size_in_use: status.db_size_in_use,
         errors: status.errors.clone(),
         accused: false,
+        is_told: true,
     };
     let candidate = Candidate { id: status.header.member_id, name: String::new(), endpoint: endpoint.to_string(), state: Ok(state) };
-    Ok((Asked { candidate, client: Some(client), version: Some(status.version), cluster_id: Some(status.header.cluster_id) }, None))
+    let asked = Asked {
+        candidate,
+        link: Some(MemberLink::Etcd(client)),
+        version: Some(status.version),
+        talos_version: None,
+        cluster_id: Some(status.header.cluster_id),
+    };
+    Ok((asked, None))
 }
 
 /// The id that every answering member gives; different ones mean that the endpoints lead to different clusters.
@@ -231,7 +267,7 @@ fn one_cluster(asked: &[Asked]) -> Outcome<ClusterId> {
 async fn member_list(asked: &[Asked]) -> Result<Vec<etcd_api::Member>, String> {
     let mut said = "nobody answers".to_owned();
     for linearizable in [true, false] {
-        for client in asked.iter().filter_map(|one| one.client.as_ref()) {
+        for client in asked.iter().filter_map(|one| one.link.as_ref()?.etcd()) {
             match client.members(linearizable).await {
                 Ok(list) if list.members.len() <= MAX_MEMBERS => return Ok(list.members),
                 Ok(list) => said = format!("{} members are more than an etcd cluster has", list.members.len()),
@@ -245,7 +281,7 @@ async fn member_list(asked: &[Asked]) -> Result<Vec<etcd_api::Member>, String> {
 /// Gives names from the member list to those that answered, and ids to those that did not, by their client URL.
 fn name_silent(asked: &mut [Asked], members: &[etcd_api::Member]) {
     for one in asked {
-        let by_id = members.iter().find(|member| one.client.is_some() && member.id == one.candidate.id);
+        let by_id = members.iter().find(|member| one.link.is_some() && member.id == one.candidate.id);
         let by_url =
             || members.iter().find(|member| member.client_urls.iter().any(|url| url.trim_end_matches('/') == one.candidate.endpoint));
         if let Some(member) = by_id.or_else(by_url) {
@@ -270,7 +306,7 @@ fn each_member_once(asked: Vec<Asked>) -> Vec<Asked> {
     for one in asked {
         let known = once.iter_mut().find(|other| other.candidate.id == one.candidate.id && one.candidate.id != MemberId(0));
         match known {
-            Some(other) if other.client.is_none() => *other = one,
+            Some(other) if other.link.is_none() => *other = one,
             Some(_) => {}
             None => once.push(one),
         }
@@ -278,8 +314,18 @@ fn each_member_once(asked: Vec<Asked>) -> Vec<Asked> {
     once
 }
 
+/// Marks the members that an alarm CORRUPT names.
+fn accuse(asked: &mut [Asked], alarms: &[etcd_api::Alarm]) {
+    for one in asked {
+        let accused = alarms.iter().any(|alarm| alarm.kind == etcd_api::AlarmKind::Corrupt && alarm.member == one.candidate.id);
+        if let Ok(state) = &mut one.candidate.state {
+            state.accused = accused;
+        }
+    }
+}
+
 async fn alarms(asked: &[Asked], notes: &mut Vec<String>) -> Vec<etcd_api::Alarm> {
-    let Some(client) = asked.iter().find_map(|one| one.client.as_ref()) else { return Vec::new() };
+    let Some(client) = asked.iter().find_map(|one| one.link.as_ref()?.etcd()) else { return Vec::new() };
     match client.alarms().await {
         Ok(alarms) => alarms,
         Err(error) => {

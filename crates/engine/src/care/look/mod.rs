@@ -1,4 +1,6 @@
-//! Looking round a live cluster over etcd's own API: every member found from one, and each asked.
+//! Looking round a live cluster: every member found from one, and each asked; over etcd's own API, or over Talos's.
+
+mod talos;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,29 +14,42 @@ use super::health::Certificates;
 use super::view::{ClusterView, MemberAnswer, MemberView, Silence};
 use crate::failure::{Failure, Outcome};
 use crate::limits::MAX_MEMBERS;
+use crate::access::Access;
+use crate::member_link::MemberLink;
 use crate::source::{SourceOptions, connect_options};
 use crate::source_failure::failure;
+use crate::talos::Reached;
 
 /// A view, and the connections it was made through.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Looked {
     /// What was seen.
     pub view: ClusterView,
     /// A connection to each member that answered.
-    pub clients: BTreeMap<MemberId, Client>,
+    pub links: BTreeMap<MemberId, MemberLink>,
+    /// The nodes, where the members were asked over Talos's API.
+    pub talos: Option<Reached>,
 }
 
 impl Looked {
     /// Until when the certificates are valid that this took: our own, and those the members showed.
     #[must_use]
-    pub fn certificates(&self, options: &SourceOptions) -> Certificates {
+    pub fn certificates(&self, access: &Access) -> Certificates {
         let mut ends = Vec::new();
-        for (what, path) in [("our CA", &options.cacert), ("our client certificate", &options.cert)] {
+        let files = match access {
+            Access::Etcd(options) => options.clone(),
+            Access::Talos(_) => SourceOptions::default(),
+        };
+        if let Some(moment) = self.talos.as_ref().and_then(|talos| Timestamp::try_from(talos.certificate_ends?).ok()) {
+            ends.push(("our talosconfig".to_owned(), moment));
+        }
+        for (what, path) in [("our CA", &files.cacert), ("our client certificate", &files.cert)] {
             let Some(path) = path else { continue };
             let moment = std::fs::read(path).ok().and_then(|pem| first_end(&pem));
             ends.extend(moment.map(|moment| (format!("{what} ({})", path.display()), moment)));
         }
-        for (id, client) in &self.clients {
+        for (id, link) in &self.links {
+            let Some(client) = link.etcd() else { continue };
             let moment = client.server_certificate_ends().and_then(|time| Timestamp::try_from(time).ok());
             ends.extend(moment.map(|moment| (self.view.member(*id).map_or_else(|| id.to_string(), MemberView::label), moment)));
         }
@@ -52,7 +67,7 @@ fn first_end(pem: &[u8]) -> Option<Timestamp> {
 /// One endpoint's answer.
 struct Heard {
     endpoint: String,
-    answer: Result<(Client, MemberAnswer), (Silence, Failure)>,
+    answer: Result<(MemberLink, MemberAnswer), (Silence, Failure)>,
 }
 
 /// Asks the endpoints, and every further member that those who answer know of.
@@ -60,7 +75,15 @@ struct Heard {
 /// # Errors
 /// A usage failure for endpoints that are none; what the first endpoint failed with when nobody answers at all. Members that do not answer beside others
 /// that do are no error: the view shows them.
-pub async fn look(options: &SourceOptions) -> Outcome<Looked> {
+pub async fn look(access: &Access) -> Outcome<Looked> {
+    match (access.etcd().await?, access.talos()) {
+        (Some(options), _) => look_at_etcd(&options).await,
+        (None, Some(options)) => talos::look(options).await,
+        (None, None) => Err(Failure::usage("no cluster is named").next(["lifeboat", "init"])),
+    }
+}
+
+async fn look_at_etcd(options: &SourceOptions) -> Outcome<Looked> {
     if options.endpoints.is_empty() {
         return Err(Failure::usage("no cluster is named")
             .cause("name it by --endpoints (and --cacert, --cert, --key), by ETCDCTL_ENDPOINTS, or in lifeboat.yaml")
@@ -86,7 +109,7 @@ pub async fn look(options: &SourceOptions) -> Outcome<Looked> {
         round.hear_of(id, heard);
     }
     let alarms = round.alarms().await;
-    Ok(round.finish(alarms))
+    Ok(round.finish(alarms, None))
 }
 
 async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<Heard> {
@@ -104,7 +127,7 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<Heard> {
     Ok(Heard { endpoint: name, answer: answer(endpoint, connect).await.map_err(silent) })
 }
 
-async fn answer(endpoint: Endpoint, connect: &ConnectOptions) -> Result<(Client, MemberAnswer), etcd_api::Error> {
+async fn answer(endpoint: Endpoint, connect: &ConnectOptions) -> Result<(MemberLink, MemberAnswer), etcd_api::Error> {
     let client = Client::connect(endpoint, connect).await?;
     let asked = Instant::now();
     let status = client.status().await?;
@@ -116,7 +139,7 @@ async fn answer(endpoint: Endpoint, connect: &ConnectOptions) -> Result<(Client,
         Err(error) => Err(error.kind().to_string()),
     };
     let cluster_id = Some(status.header.cluster_id);
-    Ok((client, MemberAnswer { status, cluster_id, listed, took }))
+    Ok((MemberLink::Etcd(client), MemberAnswer { status, cluster_id, listed, took }))
 }
 
 /// Asks a listed member at its client URLs, one after the other, until the member itself answers.
@@ -153,8 +176,10 @@ struct Round {
     answers: BTreeMap<MemberId, (String, MemberAnswer)>,
     silent: BTreeMap<MemberId, (String, Silence)>,
     strangers: Vec<(String, Silence)>,
-    clients: BTreeMap<MemberId, Client>,
+    links: BTreeMap<MemberId, MemberLink>,
     notes: Vec<String>,
+    /// A member list that came from none of those that answered.
+    seen: Vec<Member>,
 }
 
 impl Round {
@@ -164,13 +189,14 @@ impl Round {
             answers: BTreeMap::new(),
             silent: BTreeMap::new(),
             strangers: Vec::new(),
-            clients: BTreeMap::new(),
+            links: BTreeMap::new(),
             notes: Vec::new(),
+            seen: Vec::new(),
         }
     }
 
     fn hear(&mut self, heard: Heard) {
-        let (client, answer) = match heard.answer {
+        let (link, answer) = match heard.answer {
             Ok(answer) => answer,
             Err((silence, _)) => return self.strangers.push((heard.endpoint, silence)),
         };
@@ -181,7 +207,7 @@ impl Round {
             }
             return;
         }
-        self.clients.insert(id, client);
+        self.links.insert(id, link);
         self.answers.insert(id, (heard.endpoint, answer));
     }
 
@@ -201,7 +227,7 @@ impl Round {
             .collect();
         lists.sort_by_key(|(follower, _)| *follower);
         let mut all = BTreeMap::new();
-        for member in lists.into_iter().flat_map(|(_, list)| list) {
+        for member in lists.into_iter().flat_map(|(_, list)| list).chain(&self.seen) {
             all.entry(member.id).or_insert_with(|| member.clone());
         }
         all
@@ -225,17 +251,21 @@ impl Round {
 
     async fn alarms(&mut self) -> Option<Vec<etcd_api::Alarm>> {
         let mut said = String::new();
-        for client in self.clients.values() {
-            match client.alarms().await {
+        for link in self.links.values() {
+            let answer = match link {
+                MemberLink::Etcd(client) => client.alarms().await.map_err(|error| error.to_string()),
+                MemberLink::Talos(node) => node.etcd_alarms().await.map_err(|error| error.to_string()),
+            };
+            match answer {
                 Ok(alarms) => return Some(alarms),
-                Err(error) => said = error.to_string(),
+                Err(error) => said = error,
             }
         }
         self.notes.push(format!("the alarms cannot be listed: {said}"));
         None
     }
 
-    fn finish(mut self, alarms: Option<Vec<etcd_api::Alarm>>) -> Looked {
+    fn finish(mut self, alarms: Option<Vec<etcd_api::Alarm>>, talos: Option<Reached>) -> Looked {
         let mut listed = self.listed();
         let mut members = Vec::new();
         for (id, (endpoint, answer)) in std::mem::take(&mut self.answers) {
@@ -254,7 +284,7 @@ impl Round {
         }
         members.sort_by_key(|member| member.id);
         let view = ClusterView { taken: self.taken, members, strangers: self.strangers, alarms, notes: self.notes };
-        Looked { view, clients: self.clients }
+        Looked { view, links: self.links, talos }
     }
 }
 

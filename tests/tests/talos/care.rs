@@ -1,0 +1,156 @@
+//! `lifeboat etcd …` over Talos's own API: the same verbs, the same output, the same judgement.
+
+use std::time::{Duration, Instant};
+
+use etcd_api::{ErrorKind, PutRequest};
+use serde_json::Value;
+use talos_double::Options;
+
+use crate::common::{Talos, error};
+
+/// How long an effect may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn odd(report: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.filter(|one| one["verdict"] == "advice" || one["verdict"] == "alert").map(|one| (text(&one["check"]), text(&one["member"]))).collect()
+}
+
+#[test]
+fn every_member_is_found_from_one_and_judged() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3).workers(1)) else { return };
+    let shown = talos.etcd(&["status"]).args(["-n", &talos.ip(1)]).run().ok();
+    let table = shown.out();
+    let header: Vec<&str> = table.lines().next().unwrap().split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
+    let talosctl = ["NODE", "MEMBER", "DB SIZE", "IN USE", "LEADER", "RAFT INDEX", "RAFT TERM", "RAFT APPLIED INDEX", "LEARNER", "PROTOCOL", "STORAGE"];
+    assert!(header.starts_with(&talosctl) && header.ends_with(&["ERRORS"]), "{shown}");
+    for node in talos.double.control_planes() {
+        assert!(shown.out().contains(&talos.ip(node)), "{shown}");
+    }
+    let members = talos.members();
+    assert_eq!(members.iter().map(|(name, _, answers)| (name.as_str(), *answers)).collect::<Vec<_>>(), [("cp-1", true), ("cp-2", true), ("cp-3", true)]);
+    assert!(members.iter().all(|(_, id, _)| id.len() == 16), "{members:?}");
+
+    let report = talos.etcd(&["health", "-o", "json"]).run().ok().json();
+    assert_eq!(odd(&report), [], "{report}");
+    let checks: Vec<&str> = report["findings"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
+    for check in ["quorum", "member-lists", "talos-etcd", "talos-members", "talos-apid", "talos-memory", "talos-disk", "talos-diagnostics", "talos-kubelet", "talos-boot"] {
+        assert!(checks.contains(&check), "{check}: {report}");
+    }
+    // The least role sees etcd, and is told that it does not see the machines.
+    let least = talos.etcd_as("etcd-backup", &["health", "-o", "json"]).run().ok().json();
+    let machines = least["findings"].as_array().unwrap().iter().find(|one| one["check"] == "machines").unwrap();
+    assert_eq!(machines["verdict"], "unknown", "{least}");
+
+    talos.double.stop_etcd(2);
+    talos.double.switch(1, |switches| switches.diagnostics = vec![("address-overlap".to_owned(), "pod and host addresses overlap".to_owned())]);
+    let report = talos.etcd(&["health", "-o", "json"]).run().exit(5).json();
+    let found = odd(&report);
+    for (check, member) in [("quorum", ""), ("answers", "cp-3"), ("talos-etcd", "cp-3"), ("talos-diagnostics", "cp-2")] {
+        assert!(found.contains(&(check.to_owned(), member.to_owned())), "{check}: {report}");
+    }
+    let shown = talos.etcd(&["status"]).run().ok();
+    assert!(shown.out().lines().any(|line| line.contains(&talos.ip(2)) && line.contains("does not answer")), "{shown}");
+    let log = talos.etcd(&["logs", "cp-3", "--tail", "3"]).run().ok();
+    assert!(log.out().lines().count() == 3 && log.out().contains("\"level\""), "the log of the member that is down: {log}");
+}
+
+#[test]
+fn leadership_is_given_up_and_members_leave_and_are_removed() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
+    let leader = talos.leader();
+    let dry = talos.etcd(&["forfeit-leadership", "--dry-run"]).run().ok();
+    assert!(dry.out().contains("would do"), "{dry}");
+    assert_eq!(talos.double.count("EtcdForfeitLeadership"), 0);
+    drop(talos.etcd(&["forfeit-leadership"]).run().exit(2));
+    drop(talos.etcd(&["forfeit-leadership", "--yes"]).run().ok());
+    assert_ne!(talos.leader(), leader);
+    drop(talos.etcd(&["forfeit-leadership", talos.double.hostname(leader), "--yes"]).run().exit(2));
+
+    // With one of three down, to take a working one away would cost the quorum: the sum is shown, and Talos is not asked.
+    let leader = talos.leader();
+    let [down, working] = talos.double.control_planes().filter(|node| *node != leader).collect::<Vec<_>>()[..] else { panic!("three") };
+    talos.double.stop_etcd(down);
+    for (verb, call) in [("remove-member", "EtcdRemoveMemberByID"), ("leave", "EtcdLeaveCluster")] {
+        let refused = talos.etcd(&[verb, talos.double.hostname(working), "--confirm", "admin", "-o", "json"]).run().exit(1);
+        let error = error(&refused);
+        assert!(error["what"].as_str().unwrap().contains("quorum") && error["cause"].as_str().unwrap().contains("1 of 2"), "{refused}");
+        assert_eq!(talos.double.count(call), 0);
+    }
+    talos.double.start_etcd(down);
+    talos.double.wait_healthy(down);
+
+    // Without the name nothing is done; with it the leader hands over first, and the node cleans up behind itself.
+    let leader = talos.leader();
+    let node = talos.double.hostname(leader).to_owned();
+    let refused = talos.etcd(&["leave", &node, "-o", "json"]).run().exit(2);
+    assert!(error(&refused)["cause"].is_string() && talos.double.count("EtcdLeaveCluster") == 0, "{refused}");
+    let left = talos.etcd(&["leave", &node, "--confirm", "admin"]).timeout(PATIENCE).run().ok();
+    assert!(left.out().contains("reboot") && left.out().contains("2 of 2"), "{left}");
+    assert_eq!(talos.double.count("EtcdLeaveCluster"), 1);
+    assert!(!talos.double.root(leader).join("var/lib/etcd/member").exists(), "its data is gone");
+}
+
+#[test]
+fn a_dead_member_is_removed_by_its_name() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
+    let leader = talos.leader();
+    let dead = talos.double.control_planes().find(|node| *node != leader).unwrap();
+    talos.double.kill_etcd(dead);
+    let name = talos.double.hostname(dead);
+    let cannot = talos.etcd(&["leave", name, "--confirm", "admin", "-o", "json"]).run().exit(1);
+    assert!(error(&cannot)["next"].as_str().unwrap_or_default().contains("remove-member") || error(&cannot)["next"].to_string().contains("remove-member"), "{cannot}");
+    let until = Instant::now() + PATIENCE;
+    let removed = talos.etcd(&["remove-member", name, "--confirm", "admin"]).timeout(PATIENCE).run().ok();
+    assert!(Instant::now() < until && removed.out().contains("2 of 2"), "{removed}");
+    assert_eq!(talos.members().len(), 2);
+}
+
+#[test]
+fn a_full_database_is_defragmented_and_disarmed_over_talos() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3).quota(16 << 20)) else { return };
+    // Filled until etcd itself says no, then emptied and compacted as an API server would.
+    let full = lifeboat_tests::matrix::block_on(async {
+        let client = talos.double.etcd_client(0).await.unwrap();
+        for at in 0..80 {
+            if let Err(error) = client.put(PutRequest::new(format!("/big/{}", at % 8), vec![b'x'; 500_000])).await {
+                assert_eq!(*error.kind(), ErrorKind::NoSpace, "{error}");
+                return true;
+            }
+        }
+        false
+    });
+    assert!(full, "the quota was not reached");
+    let report = talos.etcd(&["health", "-o", "json"]).run().exit(5).json();
+    assert!(odd(&report).iter().any(|(check, _)| check == "alarms"), "{report}");
+    let refused = talos.etcd(&["alarm", "disarm", "--yes", "-o", "json"]).run().exit(1);
+    assert!(error(&refused)["what"].as_str().unwrap().len() > 10 && talos.double.count("EtcdAlarmDisarm") == 0, "the cause stands: {refused}");
+    let revision = talos.double.etcdctl(0, ["endpoint", "status", "-w", "json"]).json()[0]["Status"]["header"]["revision"].as_i64().unwrap();
+    drop(talos.double.etcdctl(0, ["compact", "--physical", &revision.to_string()]));
+    let defragmented = talos.etcd(&["defrag", "--in-use-below", "90%", "--free-above", "1MiB", "--pause", "0s", "--yes"]).timeout(PATIENCE).run().ok();
+    assert_eq!(talos.double.count("EtcdDefragment"), 3, "{defragmented}");
+    drop(talos.etcd(&["alarm", "disarm", "--yes"]).run().ok());
+    assert_eq!(talos.double.count("EtcdAlarmDisarm"), 1);
+    drop(talos.double.etcdctl(0, ["put", "/again", "1"]));
+    let report = talos.etcd(&["health", "-o", "json"]).run().ok().json();
+    assert_eq!(odd(&report), [], "{report}");
+}
+
+#[test]
+fn a_role_that_is_not_enough_is_told_in_words_and_changes_nothing() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
+    for (words, needs) in [
+        (&["forfeit-leadership", "--yes"][..], "os:admin"),
+        (&["leave", "cp-2", "--confirm", "reader"], "os:admin"),
+        (&["remove-member", "cp-2", "--confirm", "reader"], "os:admin"),
+        (&["snapshot", "no.db"], "os:etcd:backup"),
+    ] {
+        let refused = talos.etcd_as("reader", words).args(["-o", "json"]).run().exit(1);
+        let cause = error(&refused)["cause"].as_str().unwrap_or_default().to_owned();
+        assert!(cause.contains(needs) && cause.contains("os:reader"), "{words:?}: {refused}");
+    }
+    assert_eq!(talos.members().len(), 3);
+    let older = talos.etcd_as("etcd-backup", &["logs", "-o", "json"]).run().exit(1);
+    assert!(error(&older)["cause"].as_str().unwrap().contains("os:reader"), "{older}");
+}

@@ -1,0 +1,8 @@
+//! The whole of Lifeboat against Talos: the double's nodes in front of real etcd (docs/talos-double.md).
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod backup;
+mod care;
+mod common;
+mod direct;
+mod setup;
