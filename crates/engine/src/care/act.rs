@@ -30,6 +30,7 @@ pub struct Changed {
 /// # Errors
 /// etcd's refusal; a failure that says what is seen instead when the effect does not come within [`EFFECT_WITHIN`].
 pub async fn change(options: &SourceOptions, looked: &Looked, plan: &ChangePlan, progress: &dyn Progress) -> Outcome<Changed> {
+    let options = &looked.everywhere(options);
     let known: Vec<MemberId> = looked.view.members.iter().map(|member| member.id).collect();
     let until = Instant::now() + EFFECT_WITHIN;
     let mut looked_last = None;
@@ -56,9 +57,19 @@ pub async fn change(options: &SourceOptions, looked: &Looked, plan: &ChangePlan,
         }
         match call(&now, &plan.change).await {
             Ok(()) => refused = None,
-            Err(error) if is_final(error.kind()) => return Err(failure(&format!("etcd refuses to {}", plan.words), &error)),
+            Err(error) if is_final(error.kind()) => {
+                // What a call did whose answer was lost makes the next one wrong: "not found" may be what was asked for.
+                let done = if asked { look(options).await.ok() } else { None };
+                let done = done.and_then(|now| effect(&now.view, &plan.change, &known).map(|done| (now.view, done.added)));
+                return match done {
+                    Some((view, added)) => Ok(Changed { view, added }),
+                    None => Err(failure(&format!("etcd refuses to {}", plan.words), &error)),
+                };
+            }
             Err(error) => {
-                progress.say(&format!("not yet: {error}"));
+                if refused.as_ref().is_none_or(|last| last.kind() != error.kind()) {
+                    progress.say(&format!("not yet: {error}"));
+                }
                 refused = Some(error);
             }
         }
@@ -74,6 +85,7 @@ struct Effect {
 /// Whether the change is seen by every member that answers.
 fn effect(view: &ClusterView, change: &Change, known: &[MemberId]) -> Option<Effect> {
     let lists = || view.answering().filter(|(member, _)| member.is_listed).filter_map(|(_, answer)| answer.listed.as_ref().ok());
+    lists().next()?;
     let nothing = Some(Effect { added: None });
     match change {
         Change::Remove(id) => lists().all(|list| list.iter().all(|member| member.id != *id)).then_some(())?,
@@ -108,7 +120,7 @@ fn whom_to_ask<'a>(looked: &'a Looked, change: &Change) -> Option<&'a Client> {
     }
     let goes = if let Change::Remove(id) = change { Some(*id) } else { None };
     let may = |id: &MemberId| Some(*id) != goes;
-    let working = || looked.view.members.iter().filter(|member| member.is_working_voter()).map(|member| member.id);
+    let working = || looked.view.working_voters().map(|member| member.id);
     let id = leader.filter(may).or_else(|| working().find(may)).or(leader)?;
     looked.clients.get(&id)
 }
@@ -166,6 +178,8 @@ pub async fn caught_up(options: &SourceOptions, within: std::time::Duration) -> 
     let mut target = None;
     loop {
         let last = match look(options).await {
+            // The defragmented member may have been the leader for a moment more, and an election be under way.
+            Ok(looked) if looked.view.leader().is_none() => "the members that answer agree on no leader".to_owned(),
             Ok(looked) => {
                 let newest = looked.view.answering().map(|(_, answer)| answer.status.raft_index).max().unwrap_or_default();
                 let target = *target.get_or_insert(newest);

@@ -9,7 +9,7 @@ use super::act;
 use super::change::{self, ChangePlan};
 use super::defrag::{Plan, Step, healthy};
 use super::look::{Looked, look};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{DEFRAG_LEAST, DEFRAG_SPEED};
 use crate::progress::Progress;
 use crate::source::SourceOptions;
@@ -49,12 +49,32 @@ pub async fn run(options: &SourceOptions, plan: &Plan, pause: Duration, progress
         match one(options, step, progress).await {
             Ok(turn) => ran.turns.extend(turn),
             Err(failure) => {
-                ran.stopped = Some(failure);
+                ran.stopped = Some(stopped(plan, step, &ran.turns, failure));
                 break;
             }
         }
     }
     ran
+}
+
+/// Says where it stopped and what is done: who runs it again gets a plan for the rest.
+fn stopped(plan: &Plan, step: &Step, turns: &[Turn], failure: Failure) -> Failure {
+    let at = match step {
+        Step::Defragment { label, .. } => label,
+        Step::MoveLeader { labels, .. } => &labels.0,
+    };
+    let all = plan.steps.iter().filter(|step| matches!(step, Step::Defragment { .. })).count();
+    let cause = failure.cause.map(|cause| format!("{cause}; ")).unwrap_or_default();
+    Failure {
+        code: Code::Failed,
+        what: format!("the defragmentation stopped at {at}: {}", failure.what),
+        cause: Some(format!(
+            "{cause}{} of {all} member(s) had their turn, the others are as they were; the same command goes on with them",
+            turns.len()
+        )),
+        ..failure
+    }
+    .next(["lifeboat", "etcd", "health"])
 }
 
 async fn one(options: &SourceOptions, step: &Step, progress: &dyn Progress) -> Outcome<Option<Turn>> {
@@ -69,7 +89,7 @@ async fn one(options: &SourceOptions, step: &Step, progress: &dyn Progress) -> O
         }
         Step::Defragment { member, label, .. } => {
             // Another election may have made it the leader since the plan was made.
-            let alone = looked.view.members.iter().filter(|other| other.is_working_voter()).count() == 1;
+            let alone = looked.view.working_voters().count() == 1;
             let looked =
                 if looked.view.leader() == Some(*member) && !alone { hand_over(options, &looked, None, progress).await? } else { looked };
             turn(options, &looked, *member, label, progress).await.map(Some)

@@ -10,7 +10,7 @@ use etcd_store::id::{MemberId, Revision};
 
 use super::look::Looked;
 use super::view::{ClusterView, MemberView};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{HASHKV_ROUNDS, HASHKV_SPEED, LOOK_AGAIN_AFTER};
 
 /// What one member said.
@@ -58,6 +58,7 @@ pub enum Verdict {
 /// # Errors
 /// When no member answers at all.
 pub async fn compare(looked: &Looked, budget: Duration) -> Outcome<Compared> {
+    super::change::one_cluster(&looked.view).or_else(|failure| if failure.code == Code::WrongCluster { Err(failure) } else { Ok(()) })?;
     let mut last = None;
     for _ in 0..HASHKV_ROUNDS {
         let compared = round(looked, budget).await?;
@@ -132,7 +133,7 @@ fn judge(view: &ClusterView, members: &[(MemberId, String, Said)]) -> Verdict {
     }
     let answers = |group: &BTreeMap<u32, Vec<MemberId>>| group.values().map(Vec::len).sum::<usize>();
     let Some(group) = by_compaction.into_values().max_by_key(answers) else { return Verdict::Inconclusive };
-    let voters = view.members.iter().filter(|member| !member.is_learner).count();
+    let voters = view.voters().count();
     if answers(&group) < 2 {
         return if voters == 1 { Verdict::Alone } else { Verdict::Inconclusive };
     }

@@ -1,11 +1,11 @@
 //! Looking round a live cluster over etcd's own API: every member found from one, and each asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use etcd_api::{Client, ConnectOptions, Endpoint, ErrorClass, Member};
 use etcd_store::id::MemberId;
-use futures::future::join_all;
+use futures::future::{join_all, select_ok};
 use jiff::Timestamp;
 
 use super::health::Certificates;
@@ -25,6 +25,17 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// The same options with every member that answered among the endpoints: the one that was named may be the one that goes.
+    #[must_use]
+    pub fn everywhere(&self, options: &SourceOptions) -> SourceOptions {
+        let mut options = options.clone();
+        let found = self.view.answering().map(|(member, _)| member.endpoint.clone());
+        let new: Vec<String> = found.filter(|endpoint| !options.endpoints.contains(endpoint)).collect();
+        options.endpoints.extend(new);
+        options.endpoints.truncate(MAX_MEMBERS);
+        options
+    }
+
     /// Until when the certificates are valid that this took: our own, and those the members showed.
     #[must_use]
     pub fn certificates(&self, options: &SourceOptions) -> Certificates {
@@ -192,8 +203,16 @@ impl Round {
         }
     }
 
-    /// Every member that some list holds, the leader's list first: it is the one that changes first.
+    /// The members, as the leader lists them: it is the one whose list changes first. Where it does not answer, or several claim to lead, every member
+    /// that some list holds.
     fn listed(&self) -> BTreeMap<MemberId, Member> {
+        let leaders: BTreeSet<MemberId> = self.answers.values().filter_map(|(_, answer)| answer.status.leader).collect();
+        let clusters: BTreeSet<_> = self.answers.values().map(|(_, answer)| answer.cluster_id).collect();
+        if let (1, 1, Some((_, leader))) = (leaders.len(), clusters.len(), leaders.first().and_then(|id| self.answers.get(id)))
+            && let Ok(list) = &leader.listed
+        {
+            return list.iter().map(|member| (member.id, member.clone())).collect();
+        }
         let mut lists: Vec<(bool, &Vec<Member>)> = self
             .answers
             .iter()
@@ -223,14 +242,18 @@ impl Round {
         more
     }
 
+    /// Asks everybody who follows a leader at once: listing alarms goes through the log, and nothing comes back from a member that is cut off.
     async fn alarms(&mut self) -> Option<Vec<etcd_api::Alarm>> {
-        let mut said = String::new();
-        for client in self.clients.values() {
-            match client.alarms().await {
-                Ok(alarms) => return Some(alarms),
-                Err(error) => said = error.to_string(),
+        let follows = |id: &MemberId| self.answers.get(id).is_some_and(|(_, answer)| answer.status.leader.is_some());
+        let asking: Vec<_> = self.clients.iter().filter(|(id, _)| follows(id)).map(|(_, client)| Box::pin(client.alarms())).collect();
+        let said = if asking.is_empty() {
+            "no member that answers knows of a leader".to_owned()
+        } else {
+            match select_ok(asking).await {
+                Ok((alarms, _)) => return Some(alarms),
+                Err(error) => error.to_string(),
             }
-        }
+        };
         self.notes.push(format!("the alarms cannot be listed: {said}"));
         None
     }

@@ -9,7 +9,7 @@ use crate::limits::{ADVISED_SIZE, DEFAULT_QUOTA, IN_USE_ADVICE, IN_USE_ALERT, IN
 
 pub(super) fn alarms(view: &ClusterView) -> Vec<Finding> {
     const CHECK: &str = "alarms";
-    let Some(alarms) = &view.alarms else { return vec![Finding::unknown(CHECK, "no member lists the alarms")] };
+    let Some(alarms) = &view.alarms else { return from_errors(view) };
     if alarms.is_empty() {
         return vec![Finding::healthy(CHECK, "none")];
     }
@@ -29,6 +29,29 @@ pub(super) fn alarms(view: &ClusterView) -> Vec<Finding> {
         .of(label)
     };
     alarms.iter().map(finding).collect()
+}
+
+/// Without a quorum nobody lists the alarms; each member still says in its status which ones it knows of.
+fn from_errors(view: &ClusterView) -> Vec<Finding> {
+    const CHECK: &str = "alarms";
+    let mut findings = Vec::new();
+    for (member, answer) in view.answering() {
+        for error in answer.status.errors.iter().filter(|error| error.contains("alarm:")) {
+            findings.push(
+                Finding::alert(
+                    CHECK,
+                    format!("says: {}", error.trim()),
+                    "an alarm was raised before the quorum was lost; it is seen to when there is one again",
+                )
+                .mend("lifeboat etcd alarm list")
+                .of(member.label()),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::unknown(CHECK, "nobody lists the alarms without a quorum; the members' statuses name none"));
+    }
+    findings
 }
 
 /// The quota of a member in bytes, and whether it said so itself; etcd's default where it did not. `None` for one that does not answer.

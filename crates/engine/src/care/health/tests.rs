@@ -125,6 +125,7 @@ fn a_split_is_named() {
     view.members[2].answer.as_mut().unwrap().cluster_id = Some(ClusterId(8));
     status(&mut view, 2).leader = Some(MemberId(3));
     let said = odd(&view);
+    assert_eq!(said[0], ("quorum", Severity::Unknown, String::new()), "votes of two clusters are not added up");
     assert!(
         said.contains(&("cluster-id", Severity::Alert, String::new())) && said.contains(&("leader", Severity::Alert, String::new())),
         "{said:?}"
@@ -137,7 +138,12 @@ fn lists_that_differ_and_members_that_are_in_none() {
     view.members[1].answer.as_mut().unwrap().listed.as_mut().unwrap().pop();
     view.members[2].is_listed = false;
     let said = odd(&view);
-    assert_eq!(said, [("member-lists", Severity::Alert, "m3".to_owned()), ("member-lists", Severity::Alert, String::new())]);
+    let expected = [("quorum", Severity::Advice, ""), ("member-lists", Severity::Alert, "m3"), ("member-lists", Severity::Alert, "")];
+    assert_eq!(
+        said,
+        expected.map(|(check, severity, member)| (check, severity, member.to_owned())),
+        "two have a vote, and two are no better than one"
+    );
 }
 
 #[test]
@@ -194,6 +200,8 @@ fn alarms_quota_and_free_pages() {
     assert_eq!(said, expected.map(|(check, severity, member)| (check, severity, member.to_owned())));
     view.alarms = None;
     assert!(odd(&view).contains(&("alarms", Severity::Unknown, String::new())));
+    status(&mut view, 1).errors = vec!["etcdserver: no leader".to_owned(), "memberID:2 alarm:CORRUPT ".to_owned()];
+    assert!(odd(&view).contains(&("alarms", Severity::Alert, "m2".to_owned())), "without a quorum the status still tells");
     // A member before 3.6 does not tell its quota: what is only assumed is never an alert.
     status(&mut view, 0).db_size_quota = None;
     assert!(odd(&view).contains(&("quota", Severity::Advice, "m1".to_owned())));
@@ -226,7 +234,7 @@ fn versions_certificates_and_latency() {
 #[test]
 fn a_member_is_meant_by_name_id_and_address() {
     let view = cluster(3);
-    for text in ["m2", "2", "0000000000000002", "http://10.0.0.2:2379", "http://10.0.0.2:2379/"] {
+    for text in ["m2", "2", "0000000000000002", "http://10.0.0.2:2379", "http://10.0.0.2:2379/", "10.0.0.2:2379"] {
         assert_eq!(view.find(text).unwrap().id, MemberId(2), "{text}");
     }
     assert!(view.find("m4").is_none() && view.find("").is_none());
