@@ -5,10 +5,14 @@
 //! that ends. Hosts do not see each other's locks: across hosts the lease of the repository serves.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use etcd_store::id::ClusterId;
 
 use crate::failure::{Failure, Outcome};
+use crate::limits::LOOK_AGAIN_AFTER;
+use crate::progress::Progress;
+use crate::seal_pipeline::on_thread;
 
 /// Held until dropped.
 #[derive(Debug)]
@@ -27,17 +31,17 @@ pub enum Asked {
     Unknown(String),
 }
 
-/// `/var/lib/lifeboat` for root, else `lifeboat` in the XDG state directory; none where neither is known.
+/// `lifeboat` in `XDG_STATE_HOME` where that is set; else `/var/lib/lifeboat` for root, and `~/.local/state/lifeboat` for others. None where HOME is
+/// not known either.
 #[must_use]
 pub fn state_directory() -> Option<PathBuf> {
+    if let Some(state) = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return Some(state.join("lifeboat"));
+    }
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/lifeboat"));
     }
-    let state = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state")))?;
-    Some(state.join("lifeboat"))
+    std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state/lifeboat"))
 }
 
 /// Asks to share a cluster with other backups.
@@ -78,18 +82,36 @@ fn ask(directory: Option<&Path>, cluster: ClusterId, alone: bool) -> Asked {
     }
 }
 
-/// For a backup: a defragmentation that runs is a reason not to begin; not to know is none.
+/// For a backup: a defragmentation that runs is waited for; not to know is no reason not to begin.
 ///
 /// # Errors
-/// A defragmentation of this cluster runs on this host.
-pub fn for_a_backup(cluster: ClusterId) -> Outcome<Option<Exclusion>> {
-    match share(state_directory().as_deref(), cluster) {
-        Asked::Free(exclusion) => Ok(Some(exclusion)),
-        Asked::Unknown(_) => Ok(None),
-        Asked::Taken => Err(Failure::failed("a defragmentation of this cluster runs on this machine")
-            .object(cluster)
-            .cause("a snapshot that is read from a member which is being defragmented stops everything that member serves; run the backup when it has ended")
-            .again()),
+/// A defragmentation of this cluster still runs on this host after `patience`.
+pub async fn for_a_backup(cluster: ClusterId, patience: Duration, progress: &dyn Progress) -> Outcome<Option<Exclusion>> {
+    let until = Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match on_thread("lock", move || Ok(share(state_directory().as_deref(), cluster))).await? {
+            Asked::Free(exclusion) => return Ok(Some(exclusion)),
+            Asked::Unknown(_) => return Ok(None),
+            Asked::Taken if Instant::now() >= until => {
+                return Err(Failure::failed("a defragmentation of this cluster runs on this machine")
+                    .object(cluster)
+                    .cause(format!(
+                        "what is read from a member that is being defragmented holds up everything it serves; waited {} s for its end",
+                        patience.as_secs()
+                    ))
+                    .again());
+            }
+            Asked::Taken => {
+                if !std::mem::replace(&mut told, true) {
+                    progress.say(&format!(
+                        "a defragmentation of this cluster runs on this machine; waiting up to {} s for its end",
+                        patience.as_secs()
+                    ));
+                }
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            }
+        }
     }
 }
 

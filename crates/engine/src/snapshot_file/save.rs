@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 
 use super::digest::hex;
 use super::{STEP, STEPS_WAITING, chain, prove};
+use crate::exclusion;
 use crate::failure::{Code, Failure, Outcome};
+use crate::limits::BACKUP_WAITS_FOR_DEFRAG;
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::source::{SourceOptions, connect_options};
@@ -98,6 +100,11 @@ async fn save_untimed(request: SaveRequest, progress: Arc<dyn Progress>) -> Outc
     let started = Instant::now();
     let client = connect(&request).await?;
     let endpoint = client.endpoint().to_string();
+    // A member that does not tell its status still gives its snapshot, as it does to etcdctl.
+    let _no_defrag = match client.status().await {
+        Ok(status) => exclusion::for_a_backup(status.header.cluster_id, BACKUP_WAITS_FOR_DEFRAG, progress.as_ref()).await?,
+        Err(_) => None,
+    };
     let target = match request.target {
         Target::In(directory) => Target::File(directory.join(default_name(&client).await?)),
         other => other,
