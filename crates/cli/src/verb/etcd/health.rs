@@ -1,9 +1,11 @@
 //! `lifeboat etcd health`.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use engine::care::ClusterView;
 use engine::care::health::{Certificates, Finding, Severity, examine, verdict};
+use engine::care::look::look;
 use engine::limits::HEALTH_EVERY;
 use engine::source::SourceOptions;
 use engine::{Code, Failure, Outcome, config};
@@ -19,7 +21,7 @@ use crate::signals;
 pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Look again until the cluster is healthy, for so long
+    /// Look again for so long while there is an alert, or advice that may pass by itself; then the last verdict counts
     #[arg(long, value_name = "TIME", env = "LIFEBOAT_WAIT_TIMEOUT")]
     wait_timeout: Option<String>,
     /// Go on looking, and print the verdict whenever a finding changes, until Ctrl-C
@@ -33,9 +35,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let wait = args.wait_timeout.as_deref().map(config::duration).transpose()?;
     let format = global.format();
     if args.watch {
-        return signals::run(watch(&options, |report| output::report(format, report)));
+        return signals::run(watch(&Eye::new(global, &options), |report| output::report(format, report)));
     }
-    let report = signals::run(judged(&options, wait))?;
+    let report = signals::run(judged(&Eye::new(global, &options), wait))?;
     output::report(format, &report)?;
     Ok(report.code())
 }
@@ -84,6 +86,11 @@ impl Health {
         Self { cluster_id: None, verdict: Severity::Alert.word(), findings: vec![line], severity: Severity::Alert }
     }
 
+    fn may_pass(&self) -> bool {
+        let advice = Severity::Advice.word();
+        self.severity == Severity::Alert || self.findings.iter().any(|line| line.verdict == advice && PASSING.contains(&line.check))
+    }
+
     fn code(&self) -> Code {
         match self.severity {
             Severity::Healthy | Severity::Unknown => Code::Ok,
@@ -96,30 +103,53 @@ impl Health {
 impl Line {
     fn of(finding: Finding) -> Self {
         let Finding { check, severity, member, says, means, mend } = finding;
-        Self { check, verdict: severity.word(), member, says, means, mend }
+        Self { check, verdict: severity.word(), member, says, means, mend: mend.map(|command| super::with_source(&command)) }
     }
 }
 
-async fn look(options: &SourceOptions) -> Outcome<(ClusterView, Certificates)> {
-    let looked = super::seen(options).await?;
-    let certificates = looked.certificates(options);
-    Ok((looked.view, certificates))
+/// Who looks again and again, and says what was odd only when that is new.
+struct Eye<'a> {
+    global: &'a GlobalArgs,
+    options: &'a SourceOptions,
+    said: RefCell<Option<Vec<String>>>,
 }
 
-/// Looks until it is healthy or the time is over; the last look counts.
-async fn judged(options: &SourceOptions, wait: Option<Duration>) -> Outcome<Health> {
+impl<'a> Eye<'a> {
+    fn new(global: &'a GlobalArgs, options: &'a SourceOptions) -> Self {
+        Self { global, options, said: RefCell::new(None) }
+    }
+
+    async fn look(&self) -> Outcome<(ClusterView, Certificates)> {
+        let looked = look(self.options).await?;
+        let certificates = looked.certificates(self.options);
+        let before = self.said.replace(Some(looked.view.notes.clone()));
+        match before {
+            None => super::say_source(self.global, self.options, &looked.view),
+            Some(notes) if notes != looked.view.notes => super::say_oddities(&looked.view),
+            Some(_) => {}
+        }
+        Ok((looked.view, certificates))
+    }
+}
+
+/// Advice that may pass by itself: somebody starts, catches up, or is elected. All other advice stays until somebody acts, and is not waited for.
+const PASSING: [&str; 6] = ["answers", "leader", "member-lists", "raft-lag", "leader-changes", "latency"];
+
+/// Looks until nothing is left that is worth waiting for, or the time is over; the last look counts.
+async fn judged(eye: &Eye<'_>, wait: Option<Duration>) -> Outcome<Health> {
     let until = wait.map(|wait| Instant::now() + wait);
     let mut earlier = None;
     loop {
-        let looked = look(options).await;
+        let looked = eye.look().await;
         let over = until.is_none_or(|until| Instant::now() + HEALTH_EVERY >= until);
         match looked {
             Ok((view, certificates)) => {
                 let health = Health::of(&view, earlier.as_ref(), &certificates);
-                if over || health.severity <= Severity::Unknown {
+                if over || !health.may_pass() {
                     return Ok(health);
                 }
-                earlier = Some(earlier.unwrap_or(view));
+                // Elections are counted from look to look: the one that ended the trouble must not keep the cluster ill.
+                earlier = Some(view);
             }
             Err(failure) if over || failure.code != Code::SourceUnreachable => return Err(failure),
             Err(_) => {}
@@ -129,11 +159,11 @@ async fn judged(options: &SourceOptions, wait: Option<Duration>) -> Outcome<Heal
 }
 
 /// Prints whenever something changed, compared by what is found and not by its numbers.
-async fn watch(options: &SourceOptions, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
+async fn watch(eye: &Eye<'_>, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
     let mut earlier: Option<ClusterView> = None;
     let mut last: Option<Vec<(&'static str, &'static str, Option<String>)>> = None;
     loop {
-        let health = match look(options).await {
+        let health = match eye.look().await {
             Ok((view, certificates)) => {
                 let health = Health::of(&view, earlier.as_ref(), &certificates);
                 earlier = Some(view);

@@ -1,6 +1,7 @@
 //! `lifeboat etcd …`: the daily care of a cluster. One file per verb.
 
 mod alarm;
+mod beside;
 mod change;
 mod defrag;
 mod hashkv;
@@ -11,12 +12,13 @@ mod status;
 use clap::Subcommand;
 use engine::care::look::{Looked, look};
 use engine::care::{ClusterView, MemberView};
+use engine::next::line;
 use engine::source::SourceOptions;
 use engine::{Code, Outcome};
 
 use crate::args::{GlobalArgs, SourceArgs};
-use crate::output;
 use crate::resolve::Resolved;
+use crate::{again, output};
 
 /// Arguments of `lifeboat etcd`.
 #[derive(clap::Args, Debug)]
@@ -92,14 +94,30 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     }
 }
 
-/// Looks round and says what was odd on the way.
-async fn seen(options: &SourceOptions) -> Outcome<Looked> {
+/// Looks round, says whose cluster this is, and what was odd on the way.
+async fn seen(global: &GlobalArgs, options: &SourceOptions) -> Outcome<Looked> {
     let looked = look(options).await?;
-    say_oddities(&looked.view);
+    say_source(global, options, &looked.view);
     Ok(looked)
 }
 
+fn say_source(global: &GlobalArgs, options: &SourceOptions, view: &ClusterView) {
+    if !global.quiet {
+        let id = view.cluster_id().map(|id| format!(" {id}")).unwrap_or_default();
+        let answering = view.answering().count();
+        output::say(&format!(
+            "source: etcd cluster{id} at {}; {answering} of {} members answer",
+            options.endpoints.join(","),
+            view.members.len()
+        ));
+    }
+    say_oddities(view);
+}
+
 fn say_oddities(view: &ClusterView) {
+    if view.cluster_ids().len() > 1 {
+        output::say(&format!("warning: the members that answer belong to different clusters: {}", view.clusters()));
+    }
     for note in &view.notes {
         output::say(&format!("note: {note}"));
     }
@@ -108,9 +126,23 @@ fn say_oddities(view: &ClusterView) {
     }
 }
 
+/// A command of these verbs, with the flags that lead to the same cluster.
+fn with_source(command: &str) -> String {
+    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let flags = again::source_flags(&words, &arguments);
+    if flags.is_empty() { command.to_owned() } else { format!("{command} {}", line(flags)) }
+}
+
 /// Where a member was asked, for the first column.
 fn node(member: &MemberView) -> String {
     if member.endpoint.is_empty() { "-".to_owned() } else { member.endpoint.clone() }
+}
+
+/// The cluster a member belongs to, where several were found.
+fn cluster_of(view: &ClusterView, member: &MemberView) -> Option<String> {
+    let own = member.answer.as_ref().ok()?.cluster_id?;
+    (view.cluster_ids().len() > 1).then(|| own.to_string())
 }
 
 fn yes(value: bool) -> String {
