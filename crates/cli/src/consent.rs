@@ -22,9 +22,7 @@ pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> 
             typed()?
         }
         None => {
-            return Err(Failure::usage(what)
-                .cause("this wants consent, and there is no terminal to ask at")
-                .again_with(["--confirm", cluster]));
+            return Err(without_terminal(what).again_with(["--confirm", cluster]));
         }
     };
     if given == cluster {
@@ -41,7 +39,7 @@ pub(crate) fn by_yes(given: bool, what: &str) -> Outcome<()> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(what).cause("this wants consent, and there is no terminal to ask at").again_with(["--yes"]));
+        return Err(without_terminal(what).again_with(["--yes"]));
     }
     output::say(&format!("{what}\nGo on? [y/N]"));
     if matches!(typed()?.as_str(), "y" | "Y" | "yes") {
@@ -49,6 +47,10 @@ pub(crate) fn by_yes(given: bool, what: &str) -> Outcome<()> {
     } else {
         Err(Failure::usage("nothing was done").cause("it was not answered with yes").again())
     }
+}
+
+fn without_terminal(what: &str) -> Failure {
+    Failure::usage("nothing was done: this wants consent, and there is no terminal to ask at").cause(what)
 }
 
 /// A line, read on a thread of its own: once signals were listened to, nothing but listening hears Ctrl-C.

@@ -4,6 +4,7 @@ use etcd_api::AlarmKind;
 use etcd_store::id::MemberId;
 
 use super::quorum::Quorum;
+use super::size;
 use super::view::{ClusterView, MemberView};
 use crate::failure::{Failure, Outcome};
 use crate::limits::{DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW};
@@ -74,7 +75,7 @@ impl Rule {
             return Some(format!("{:.0} % in use, below {:.0} %", share * 100.0, below * 100.0));
         }
         let above = self.free_above.filter(|above| free > *above)?;
-        Some(format!("{} MiB free, above {} MiB", free >> 20, above >> 20))
+        Some(format!("{} free, above {}", super::size(free), super::size(above)))
     }
 }
 
@@ -95,7 +96,7 @@ pub fn plan(view: &ClusterView, rule: &Rule) -> Outcome<Plan> {
         } else if member.is_learner {
             Some("etcd does not defragment learners".to_owned())
         } else if rule.needs(status.db_size, status.db_size_in_use).is_none() {
-            Some(format!("{} of {} MiB in use: it does not need it", status.db_size_in_use >> 20, status.db_size >> 20))
+            Some(format!("{} of {} in use: it does not need it", size(status.db_size_in_use), size(status.db_size)))
         } else {
             None
         };

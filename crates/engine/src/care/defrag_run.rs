@@ -112,9 +112,9 @@ async fn turn(options: &SourceOptions, looked: &Looked, member: MemberId, label:
     let before = status.db_size;
     let limit = DEFRAG_LEAST + Duration::from_secs(before / DEFRAG_SPEED);
     progress.say(&format!(
-        "{label}: {} MiB, {} MiB of it in use; it does not serve until this has ended",
-        before >> 20,
-        status.db_size_in_use >> 20
+        "{label}: {}, {} of it in use; it does not serve until this has ended",
+        super::size(before),
+        super::size(status.db_size_in_use)
     ));
     let began = Instant::now();
     match client.defragment(limit).await {
@@ -128,6 +128,6 @@ async fn turn(options: &SourceOptions, looked: &Looked, member: MemberId, label:
     let took = began.elapsed();
     let after = act::caught_up(options, limit).await?;
     let size = after.view.member(member).and_then(super::view::MemberView::status).map(|status| status.db_size).ok_or_else(gone)?;
-    progress.say(&format!("{label}: {} MiB → {} MiB in {:.1} s; it has caught up", before >> 20, size >> 20, took.as_secs_f64()));
+    progress.say(&format!("{label}: {} → {} in {:.1} s; it has caught up", super::size(before), super::size(size), took.as_secs_f64()));
     Ok(Turn { member, label: label.to_owned(), before, after: size, took })
 }

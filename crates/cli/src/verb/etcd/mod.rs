@@ -22,6 +22,9 @@ use crate::{again, output};
 
 /// Arguments of `lifeboat etcd`.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "The members named lead to all others: the member list is always followed. docs/care.md explains every verb and every finding."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
