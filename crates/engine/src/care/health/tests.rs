@@ -239,3 +239,52 @@ fn a_member_is_meant_by_name_id_and_address() {
     }
     assert!(view.find("m4").is_none() && view.find("").is_none());
 }
+
+/// The page that explains every finding says what the code does: each check has its row, and the thresholds in it are these.
+#[test]
+fn the_page_about_care_names_every_check_and_its_thresholds() {
+    use crate::limits::*;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/care.md")).unwrap();
+    let row = |check: &str| {
+        let start = format!("| `{check}` |");
+        page.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("docs/care.md has no row for {check}")).to_owned()
+    };
+    let view = cluster(3);
+    let certificates = Certificates { ends: vec![("client".into(), Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 300))] };
+    for finding in examine(&view, Some(&view), &certificates) {
+        assert!(!row(finding.check).is_empty());
+    }
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let days = |time: SignedDuration| format!("{} days", time.as_hours() / 24);
+    for (check, thresholds) in [
+        ("raft-lag", vec![format!("| {LAG_ADVICE} entries behind |"), format!("| {LAG_ALERT} entries behind |")]),
+        (
+            "quota",
+            vec![
+                percent(QUOTA_ADVICE),
+                percent(QUOTA_ALERT),
+                format!("{} GiB", ADVISED_SIZE >> 30),
+                format!("{} GiB is assumed", DEFAULT_QUOTA >> 30),
+            ],
+        ),
+        ("in-use", vec![percent(IN_USE_ADVICE), percent(IN_USE_ALERT), format!("below {} MiB", IN_USE_FROM >> 20)]),
+        ("certificates", vec![days(CERTIFICATE_ADVICE), days(CERTIFICATE_ALERT)]),
+        ("latency", vec![format!("{} ms", LATENCY_ADVICE.as_millis())]),
+    ] {
+        for threshold in thresholds {
+            assert!(row(check).contains(&threshold), "docs/care.md: {check} does not say {threshold:?}");
+        }
+    }
+    for said in [
+        format!("a file of {} of the quota", percent(QUOTA_ALERT)),
+        format!("less than {} is in use", percent(DEFRAG_IN_USE_BELOW)),
+        format!("more than {} MiB is free", DEFRAG_FREE_ABOVE >> 20),
+        format!("with {} s between two", DEFRAG_PAUSE.as_secs()),
+        format!("waits up to {} s for a defragmentation", BACKUP_WAITS_FOR_DEFRAG.as_secs()),
+        format!("younger than {} h", BACKUP_BEFORE_DEFRAG.as_hours()),
+        format!("for up to {} s", EFFECT_WITHIN.as_secs()),
+        format!("(`{}s`)", HASHKV_BUDGET.as_secs()),
+    ] {
+        assert!(page.contains(&said), "docs/care.md does not say {said:?}");
+    }
+}
