@@ -21,6 +21,7 @@
 )]
 
 pub mod binary;
+pub mod care;
 pub mod damage;
 pub mod dump;
 pub mod etcd;
@@ -40,6 +41,7 @@ pub mod tls;
 pub mod workload;
 
 pub use binary::Lifeboat;
+pub use care::Care;
 pub use dump::{Dump, dump_all};
 pub use etcd::{ClusterPlan, EtcdCluster, Options, Tls};
 pub use http_proxy::HttpProxy;

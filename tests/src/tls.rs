@@ -36,6 +36,10 @@ pub struct TlsSet {
     pub expired_server: Pair,
     /// A server of the right authority for another name.
     pub other_name_server: Pair,
+    /// A server of the right authority that ends in five days.
+    pub ending_server: Pair,
+    /// A client of the right authority that ends in twenty days.
+    pub ending_client: Pair,
 }
 
 impl TlsSet {
@@ -54,6 +58,8 @@ impl TlsSet {
             expired_client: leaf(at, "expired-client", &authority, "root", &[], Validity::Over),
             expired_server: leaf(at, "expired-server", &authority, "server", loopback, Validity::Over),
             other_name_server: leaf(at, "other-name-server", &authority, "server", &["elsewhere.example"], Validity::Now),
+            ending_server: leaf(at, "ending-server", &authority, "server", loopback, Validity::Days(5)),
+            ending_client: leaf(at, "ending-client", &authority, "root", &[], Validity::Days(20)),
             ca,
             wrong_ca,
             dir,
@@ -77,16 +83,21 @@ impl Default for TlsSet {
 enum Validity {
     Now,
     Over,
+    /// From now on.
+    Days(i64),
 }
 
 fn validity(params: &mut CertificateParams, validity: Validity) {
-    // Fixed years: no clock is needed, and no test fails around midnight.
-    let (from, to) = match validity {
-        Validity::Now => (2020, 2120),
-        Validity::Over => (2020, 2021),
+    // Fixed years wherever it can be: no clock is needed, and no test fails around midnight.
+    params.not_before = date_time_ymd(2020, 1, 1);
+    params.not_after = match validity {
+        Validity::Now => date_time_ymd(2120, 1, 1),
+        Validity::Over => date_time_ymd(2021, 1, 1),
+        Validity::Days(days) => {
+            let end = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days)).to_zoned(jiff::tz::TimeZone::UTC);
+            date_time_ymd(end.year().into(), end.month().unsigned_abs(), end.day().unsigned_abs())
+        }
     };
-    params.not_before = date_time_ymd(from, 1, 1);
-    params.not_after = date_time_ymd(to, 1, 1);
 }
 
 fn authority(dir: &Path, name: &str) -> (Issuer<'static, KeyPair>, PathBuf) {

@@ -25,7 +25,7 @@ pub(crate) fn settle(failure: &mut Failure, arguments: &[OsString]) {
         Some(next) => *next,
     };
     let words = match next {
-        Next::Run(words) => words,
+        Next::Run(words) => same_source(words, arguments),
         Next::Again { without, with } => {
             let given: Vec<String> = arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
             again(&given, &without, &with)
@@ -33,6 +33,40 @@ pub(crate) fn settle(failure: &mut Failure, arguments: &[OsString]) {
     };
     debug_assert_eq!(runnable(&words), Ok(()), "the next command of {failure}");
     failure.next = Some(Box::new(Next::Run(words)));
+}
+
+/// Another verb of the care of a cluster, with the flags that lead to the cluster that this process was asked about.
+fn same_source(mut words: Vec<String>, arguments: &[OsString]) -> Vec<String> {
+    words.extend(source_flags(&words, arguments));
+    words
+}
+
+/// The flags given to this process that say which cluster is meant, for another verb of the care of clusters; none for anything else.
+pub(crate) fn source_flags(words: &[String], arguments: &[OsString]) -> Vec<String> {
+    let given: Vec<String> = arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut root = Lifeboat::command();
+    root.build();
+    let (Some("lifeboat"), Some(care)) = (words.first().map(String::as_str), root.find_subcommand("etcd")) else { return Vec::new() };
+    let (target, source) = (command(&root, &words[1..]), command(&root, &given));
+    if !is_within(care, target) || !is_within(care, source) {
+        return Vec::new();
+    }
+    let said = parse(&root, &words[1..]);
+    let mut flags = Vec::new();
+    for one in parse(&root, &given) {
+        let Some(arg) = one.arg else { continue };
+        let is_known = target.get_arguments().any(|known| known.get_id() == arg.get_id());
+        let leads_there = arg.get_help_heading().is_some_and(|heading| heading.starts_with("Source")) || arg.get_id() == "config";
+        let is_said = said.iter().any(|one| one.arg.is_some_and(|other| other.get_id() == arg.get_id()));
+        if is_known && leads_there && !is_said {
+            flags.extend(shown(&one));
+        }
+    }
+    flags
+}
+
+fn is_within(command: &Command, one: &Command) -> bool {
+    std::ptr::eq(command, one) || command.get_subcommands().any(|sub| is_within(sub, one))
 }
 
 /// One argument of a command line: its words, and what it is.
@@ -208,6 +242,23 @@ mod tests {
             ("--config backup lineage accept 2", "--confirm prod", "lifeboat --config backup lineage accept 2 --confirm prod"),
         ] {
             assert_eq!(after(given, "", with), shown);
+        }
+    }
+
+    #[test]
+    fn another_verb_of_the_same_cluster_has_its_flags() {
+        for (given, next, shown) in [
+            ("etcd defrag --endpoints a:1 --yes --cacert=c", "lifeboat etcd health", "lifeboat etcd health --endpoints a:1 --cacert=c"),
+            ("etcd health --endpoints a:1", "lifeboat etcd status --endpoints b:1", "lifeboat etcd status --endpoints b:1"),
+            ("--config f etcd alarm disarm --user root:x", "lifeboat etcd hashkv", "lifeboat etcd hashkv --config f --user root:PASSWORD"),
+            ("etcd remove-member m2 --confirm x --profile p", "lifeboat etcd members", "lifeboat etcd members --profile p"),
+            ("backup --endpoints a:1 --cluster etcd", "lifeboat etcd health", "lifeboat etcd health"),
+            ("etcd health --endpoints a:1", "lifeboat backup --degraded", "lifeboat backup --degraded"),
+        ] {
+            let arguments: Vec<OsString> = std::iter::once("lifeboat".to_owned()).chain(words(given)).map(OsString::from).collect();
+            let settled = same_source(words(next), &arguments);
+            assert_eq!(runnable(&settled), Ok(()), "{settled:?}");
+            assert_eq!(engine::next::line(settled), shown);
         }
     }
 

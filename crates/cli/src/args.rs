@@ -109,7 +109,11 @@ pub(crate) struct TalosArgs {
 impl TalosArgs {
     /// Whether any of them was given.
     pub(crate) fn is_given(&self) -> bool {
-        !self.nodes.is_empty() || !self.talos_endpoints.is_empty() || self.talosconfig.is_some() || self.context.is_some() || self.talos_direct
+        !self.nodes.is_empty()
+            || !self.talos_endpoints.is_empty()
+            || self.talosconfig.is_some()
+            || self.context.is_some()
+            || self.talos_direct
     }
 }
 

@@ -1,11 +1,12 @@
-//! Consent to what replaces or destroys: the cluster's name, typed or given. Never from the environment.
+//! Consent to what replaces or destroys: the cluster's name, typed or given. Never from the environment. Nothing here is called by work that runs under
+//! [`signals::run`] already.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use engine::{Failure, Outcome};
 
 use crate::args::ConsentArgs;
-use crate::output;
+use crate::{output, signals};
 
 /// Wants the cluster's name: from `--confirm`, else typed at a terminal. Without either, nothing is done (exit 2).
 pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> Outcome<()> {
@@ -18,14 +19,10 @@ pub(crate) fn by_name(args: &ConsentArgs, cluster: Option<&str>, what: &str) -> 
         Some(given) => given.clone(),
         None if io::stdin().is_terminal() => {
             output::say(&format!("{what}\nType the cluster's name ({cluster}) to go on:"));
-            let mut line = String::new();
-            io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(format!("nothing could be read: {error}")))?;
-            line.trim().to_owned()
+            typed()?
         }
         None => {
-            return Err(Failure::usage(what)
-                .cause("this wants consent, and there is no terminal to ask at")
-                .again_with(["--confirm", cluster]));
+            return Err(without_terminal(what).again_with(["--confirm", cluster]));
         }
     };
     if given == cluster {
@@ -42,14 +39,32 @@ pub(crate) fn by_yes(given: bool, what: &str) -> Outcome<()> {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(what).cause("this wants consent, and there is no terminal to ask at").again_with(["--yes"]));
+        return Err(without_terminal(what).again_with(["--yes"]));
     }
     output::say(&format!("{what}\nGo on? [y/N]"));
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(|error| Failure::usage(format!("nothing could be read: {error}")))?;
-    if matches!(line.trim(), "y" | "Y" | "yes") {
+    if matches!(typed()?.as_str(), "y" | "Y" | "yes") {
         Ok(())
     } else {
         Err(Failure::usage("nothing was done").cause("it was not answered with yes").again())
     }
+}
+
+fn without_terminal(what: &str) -> Failure {
+    Failure::usage("nothing was done: this wants consent, and there is no terminal to ask at").cause(what)
+}
+
+/// A line, read on a thread of its own: once signals were listened to, nothing but listening hears Ctrl-C.
+fn typed() -> Outcome<String> {
+    let (done, read) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let _ = done.send(io::stdin().lock().read_line(&mut line).map(|_| line));
+    });
+    signals::run(async {
+        match read.await {
+            Ok(Ok(line)) => Ok(line.trim().to_owned()),
+            Ok(Err(error)) => Err(Failure::usage(format!("nothing could be read: {error}")).again()),
+            Err(_) => Err(Failure::failed("nothing could be read").again()),
+        }
+    })
 }

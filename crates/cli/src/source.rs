@@ -47,7 +47,12 @@ impl Resolved {
 
 /// Whether a flag that only etcd has was given.
 fn names_etcd(args: &SourceArgs) -> bool {
-    args.cacert.is_some() || args.cert.is_some() || args.key.is_some() || args.user.is_some() || args.tls_server_name.is_some() || args.insecure_skip_tls_verify
+    args.cacert.is_some()
+        || args.cert.is_some()
+        || args.key.is_some()
+        || args.user.is_some()
+        || args.tls_server_name.is_some()
+        || args.insecure_skip_tls_verify
 }
 
 fn talosconfig_of_environment() -> Option<PathBuf> {
@@ -57,10 +62,7 @@ fn talosconfig_of_environment() -> Option<PathBuf> {
 fn two_clusters(etcd: &SourceOptions, talosconfig: &Path) -> Failure {
     let endpoints = etcd.endpoints.join(",");
     Failure::usage("the environment names two clusters, and one must be chosen")
-        .cause(format!(
-            "ETCDCTL_ENDPOINTS: --endpoints {endpoints}; TALOSCONFIG: --talosconfig {}",
-            talosconfig.display()
-        ))
+        .cause(format!("ETCDCTL_ENDPOINTS: --endpoints {endpoints}; TALOSCONFIG: --talosconfig {}", talosconfig.display()))
         .again_with(["--endpoints", &endpoints])
 }
 

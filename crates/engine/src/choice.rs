@@ -110,7 +110,14 @@ fn rank(candidate: &Candidate, state: &CandidateState, newest: u64, wish: &Wish)
     let trouble = state.is_told && (state.leader.is_none() || !state.errors.is_empty());
     // After the member of the last backup the next higher id has its turn, then around.
     let had_its_turn = wish.last.is_some_and(|last| candidate.id <= last);
-    let rank = Rank { trouble, accused: state.accused, behind: state.is_told && lag > MAX_APPLIED_LAG, leader: is_leader, had_its_turn, id: candidate.id };
+    let rank = Rank {
+        trouble,
+        accused: state.accused,
+        behind: state.is_told && lag > MAX_APPLIED_LAG,
+        leader: is_leader,
+        had_its_turn,
+        id: candidate.id,
+    };
     let role = match (is_leader, state.is_learner) {
         _ if !state.is_told => "it tells our role nothing but its snapshot",
         (true, _) => "the leader",
@@ -156,7 +163,9 @@ fn require_healthy(candidates: &[Candidate]) -> Outcome<()> {
     for candidate in candidates {
         let (what, cause) = match &candidate.state {
             Err(error) => ("does not answer", error.clone()),
-            Ok(state) if !state.is_told => ("does not tell our role how it is", "this Talos tells os:etcd:backup nothing but the snapshot".to_owned()),
+            Ok(state) if !state.is_told => {
+                ("does not tell our role how it is", "this Talos tells os:etcd:backup nothing but the snapshot".to_owned())
+            }
             Ok(state) if state.leader.is_none() => ("has no leader", "the cluster may have lost its quorum".to_owned()),
             Ok(state) if !state.errors.is_empty() => ("reports errors", state.errors.join("; ")),
             Ok(_) => continue,

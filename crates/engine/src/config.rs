@@ -249,7 +249,9 @@ fn check(config: &Config) -> Outcome<()> {
             return wrong(format!("clusters.{name}: {error}"));
         }
         match (&cluster.etcd, &cluster.kubeadm, &cluster.talos) {
-            (Some(etcd), None, None) if etcd.endpoints.is_empty() => return wrong(format!("clusters.{name}.etcd.endpoints: none is named")),
+            (Some(etcd), None, None) if etcd.endpoints.is_empty() => {
+                return wrong(format!("clusters.{name}.etcd.endpoints: none is named"));
+            }
             (Some(etcd), None, None) if etcd.cert.is_some() != etcd.key.is_some() => {
                 return wrong(format!("clusters.{name}.etcd: cert and key go together"));
             }

@@ -176,3 +176,43 @@ impl std::error::Error for Failure {}
 
 /// The result of everything in this crate.
 pub type Outcome<T> = Result<T, Failure>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page of the exit codes has these numbers and words; those that no verb gives yet may be missing.
+    #[test]
+    fn the_page_of_exit_codes_is_true() {
+        let all = [
+            Code::Ok,
+            Code::Failed,
+            Code::Usage,
+            Code::Warnings,
+            Code::Advice,
+            Code::Alert,
+            Code::NoRepository,
+            Code::LeaseHeld,
+            Code::NoKey,
+            Code::WrongCluster,
+            Code::Unproven,
+            Code::DrillFailed,
+            Code::Stale,
+            Code::NeverRan,
+            Code::LastRunFailed,
+            Code::SourceUnreachable,
+            Code::StoreUnreachable,
+        ];
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/exit-codes.md")).unwrap();
+        let mut rows = 0;
+        for line in page.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            let (Some(number), Some(word)) = (cells.next(), cells.next()) else { continue };
+            let Ok(number) = number.parse::<u8>() else { continue };
+            let code = all.iter().find(|code| **code as u8 == number).unwrap_or_else(|| panic!("no exit code {number}"));
+            assert_eq!(word, format!("`{}`", code.word()));
+            rows += 1;
+        }
+        assert!(rows >= 13, "the page is a table with the columns code and word");
+    }
+}

@@ -19,6 +19,9 @@ use crate::limits::{LEASE_FOR, LEASE_RENEWED_EVERY};
 use crate::progress::Progress;
 use crate::{init::here, store_failure};
 
+/// What a lease says its holder does while members are rewritten: a backup does not begin beside that.
+pub const DEFRAG: &str = "defrag";
+
 /// Whether a lease is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,7 +62,8 @@ impl Holder {
     /// Asks for the lease of a cluster.
     ///
     /// # Errors
-    /// Only with [`Mode::Required`]: [`Code::LeaseHeld`] when somebody else has it; when the store offers none or cannot be reached.
+    /// A defragmentation has it, or somebody has it whom a defragmentation would disturb. Else only with [`Mode::Required`]: [`Code::LeaseHeld`] when somebody else has it; when the store offers none or cannot
+    /// be reached.
     pub async fn take(&self, store: &Arc<dyn Store>, cluster: &ClusterName, verb: &str, mode: Mode) -> Outcome<Word> {
         if mode == Mode::Off {
             return Ok(None);
@@ -78,6 +82,18 @@ impl Holder {
         *held = None;
         match acquired {
             Ok(Acquired::Held(_)) => Ok(None),
+            Ok(Acquired::Busy(record)) if record.verb == DEFRAG && verb != DEFRAG => Err(Failure::failed("a defragmentation of this cluster runs")
+                .object(cluster)
+                .cause(format!(
+                    "{}; what is read from a member that is being defragmented holds up everything it serves. Its lease ends at {} unless it is renewed",
+                    at_work(&record),
+                    record.expires
+                ))
+                .again()),
+            Ok(Acquired::Busy(record)) if verb == DEFRAG => Err(Failure::failed("somebody else works on this cluster now")
+                .object(cluster)
+                .cause(format!("{}; its lease ends at {} unless it is renewed", at_work(&record), record.expires))
+                .again()),
             Ok(Acquired::Busy(record)) if is_required => Err(busy(store.as_ref(), cluster, &record)),
             Ok(Acquired::Busy(record)) => Ok(Some(format!("{}; this goes on beside it", at_work(&record)))),
             Ok(Acquired::NotOffered(why)) if is_required => Err(Failure::failed("there is no lease to be had")

@@ -104,8 +104,12 @@ pub const DEFRAG_LEAST: Duration = Duration::from_secs(60);
 pub const DEFRAG_SPEED: u64 = 10_000_000;
 /// Time between two members of a defragmentation, unless told otherwise.
 pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
+/// How long a repository may take to say how young its newest backup is.
+pub const REPOSITORY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 /// A backup older than this is offered anew before a member is rewritten.
 pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
+/// How long a backup waits for a defragmentation on the same machine. Longer ones are for another run: the caller is told.
+pub const BACKUP_WAITS_FOR_DEFRAG: Duration = Duration::from_secs(120);
 /// How often all members are asked for HashKV anew when a compaction came between their answers.
 pub const HASHKV_ROUNDS: usize = 3;
 

@@ -41,6 +41,9 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
         ErrorKind::Unauthenticated(_) => "this etcd has authentication on: give --user and --password-file, of a user with the role root",
         ErrorKind::AuthenticationFailed => "check --user and --password-file",
         ErrorKind::PermissionDenied(_) => "snapshots and HashKV need a user with the role root: etcdctl user grant-role NAME root",
+        ErrorKind::TooManyLearners => {
+            "etcd allows one at a time unless its --max-learners says otherwise: promote the one that is there, or remove it"
+        }
         ErrorKind::NoLeader => "the cluster has lost its quorum: --degraded takes a backup of one member all the same",
         ErrorKind::Corrupt => "the cluster refuses to work because members disagree: --degraded takes a backup all the same",
         _ => return None,

@@ -283,28 +283,42 @@ impl EtcdCluster {
 
     /// Adds a member with an empty data directory, which gets everything from the leader. Returns its index.
     pub fn add_member(&mut self) -> usize {
+        self.join(false)
+    }
+
+    /// [`EtcdCluster::add_member`], without a vote.
+    pub fn add_learner(&mut self) -> usize {
+        self.join(true)
+    }
+
+    fn join(&mut self, learner: bool) -> usize {
         let index = self.members.len();
         let name = format!("m{index}");
         let planned = PlannedMember::new(name.clone(), self.dir.path().join(format!("{name}.etcd")));
         // Asked before: once a single member has a second one announced, nothing is answered until that one runs.
         let members = self.current_members();
-        self.announce(&name, &planned.peer_url());
+        self.announce(&name, &planned.peer_url(), learner);
         self.initial_cluster = format!("{members},{name}={}", planned.peer_url());
         let mut member = self.place(planned, "existing");
         member.start();
         if let Err(failure) = member.wait_listening() {
             panic!("etcd {name} does not join: {failure:?}\n{}", member.log());
         }
-        member.wait_ready();
+        if learner {
+            member.wait_serving();
+        } else {
+            member.wait_ready();
+        }
         self.members.push(member);
         index
     }
 
     /// `member add`, repeated while the members know each other for less than the five seconds that etcd wants before it changes its membership.
-    fn announce(&self, name: &str, peer_url: &str) {
+    fn announce(&self, name: &str, peer_url: &str, learner: bool) {
         let deadline = Instant::now() + JOINING;
+        let vote = if learner { &["--learner"][..] } else { &[] };
         loop {
-            let answer = self.etcdctl_cmd(["member", "add", name, &format!("--peer-urls={peer_url}")]).run();
+            let answer = self.etcdctl_cmd(["member", "add", name, &format!("--peer-urls={peer_url}")]).args(vote).run();
             if answer.code() == Some(0) {
                 return;
             }

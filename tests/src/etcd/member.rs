@@ -183,6 +183,17 @@ impl Member {
         }
     }
 
+    /// Waits until it serves clients: as far as a learner gets, which answers no linearizable read.
+    pub(super) fn wait_serving(&mut self) {
+        let deadline = Instant::now() + READY;
+        while !self.log_since_start().contains("serving client traffic") {
+            let process = self.process.as_mut().expect("the member was started");
+            assert!(process.running(), "etcd {} ended:\n{}", self.name, process.log_tail(40));
+            assert!(Instant::now() < deadline, "etcd {} does not serve:\n{}", self.name, process.log_tail(40));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     pub(super) fn stop(&mut self) -> Option<ExitStatus> {
         self.process.take().map(|mut process| process.terminate(STOPPING))
     }
@@ -222,6 +233,7 @@ fn arguments(planned: &PlannedMember, common: &Common<'_>, scheme: &str) -> Vec<
             None => &tls.server,
             Some("expired-server") => &tls.expired_server,
             Some("other-name-server") => &tls.other_name_server,
+            Some("ending-server") => &tls.ending_server,
             Some(other) => panic!("no server certificate {other}"),
         };
         arguments.push(format!("--cert-file={}", cert.display()));

@@ -61,7 +61,8 @@ impl Options {
         self
     }
 
-    /// The server shows this certificate of the set instead of its good one: `expired-server` or `other-name-server`. Needs TLS.
+    /// The server shows this certificate of the set instead of its good one: `expired-server`, `other-name-server` or
+    /// `ending-server`. Needs TLS.
     #[must_use]
     pub fn server_cert(mut self, name: &'static str) -> Self {
         self.broken_server_cert = Some(name);

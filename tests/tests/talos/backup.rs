@@ -87,7 +87,11 @@ fn a_stream_that_is_cut_and_ends_ok_is_never_a_backup() {
     assert_eq!(talos.job.list().len(), before, "nothing is listed that did not come whole");
     let file = talos.job.dir().join("cut.db");
     let saved = talos.job.lifeboat.cmd(["snapshot", "save"]).arg(&file).args(talos.flags("etcd-backup")).run().exit(1);
-    assert!(!file.exists() && std::fs::read_dir(talos.job.dir()).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().contains("cut")), "{saved}");
+    assert!(
+        !file.exists()
+            && std::fs::read_dir(talos.job.dir()).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().contains("cut")),
+        "{saved}"
+    );
 }
 
 #[test]

@@ -14,7 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn odd(report: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
-    findings.filter(|one| one["verdict"] == "advice" || one["verdict"] == "alert").map(|one| (text(&one["check"]), text(&one["member"]))).collect()
+    findings
+        .filter(|one| one["verdict"] == "advice" || one["verdict"] == "alert")
+        .map(|one| (text(&one["check"]), text(&one["member"])))
+        .collect()
 }
 
 #[test]
@@ -23,19 +26,45 @@ fn every_member_is_found_from_one_and_judged() {
     let shown = talos.etcd(&["status"]).args(["-n", &talos.ip(1)]).run().ok();
     let table = shown.out();
     let header: Vec<&str> = table.lines().next().unwrap().split("  ").map(str::trim).filter(|word| !word.is_empty()).collect();
-    let talosctl = ["NODE", "MEMBER", "DB SIZE", "IN USE", "LEADER", "RAFT INDEX", "RAFT TERM", "RAFT APPLIED INDEX", "LEARNER", "PROTOCOL", "STORAGE"];
+    let talosctl = [
+        "NODE",
+        "MEMBER",
+        "DB SIZE",
+        "IN USE",
+        "LEADER",
+        "RAFT INDEX",
+        "RAFT TERM",
+        "RAFT APPLIED INDEX",
+        "LEARNER",
+        "PROTOCOL",
+        "STORAGE",
+    ];
     assert!(header.starts_with(&talosctl) && header.ends_with(&["ERRORS"]), "{shown}");
     for node in talos.double.control_planes() {
         assert!(shown.out().contains(&talos.ip(node)), "{shown}");
     }
     let members = talos.members();
-    assert_eq!(members.iter().map(|(name, _, answers)| (name.as_str(), *answers)).collect::<Vec<_>>(), [("cp-1", true), ("cp-2", true), ("cp-3", true)]);
+    assert_eq!(
+        members.iter().map(|(name, _, answers)| (name.as_str(), *answers)).collect::<Vec<_>>(),
+        [("cp-1", true), ("cp-2", true), ("cp-3", true)]
+    );
     assert!(members.iter().all(|(_, id, _)| id.len() == 16), "{members:?}");
 
     let report = talos.etcd(&["health", "-o", "json"]).run().ok().json();
     assert_eq!(odd(&report), [], "{report}");
     let checks: Vec<&str> = report["findings"].as_array().unwrap().iter().map(|one| one["check"].as_str().unwrap()).collect();
-    for check in ["quorum", "member-lists", "talos-etcd", "talos-members", "talos-apid", "talos-memory", "talos-disk", "talos-diagnostics", "talos-kubelet", "talos-boot"] {
+    for check in [
+        "quorum",
+        "member-lists",
+        "talos-etcd",
+        "talos-members",
+        "talos-apid",
+        "talos-memory",
+        "talos-disk",
+        "talos-diagnostics",
+        "talos-kubelet",
+        "talos-boot",
+    ] {
         assert!(checks.contains(&check), "{check}: {report}");
     }
     // The least role sees etcd, and is told that it does not see the machines.
@@ -44,7 +73,9 @@ fn every_member_is_found_from_one_and_judged() {
     assert_eq!(machines["verdict"], "unknown", "{least}");
 
     talos.double.stop_etcd(2);
-    talos.double.switch(1, |switches| switches.diagnostics = vec![("address-overlap".to_owned(), "pod and host addresses overlap".to_owned())]);
+    talos
+        .double
+        .switch(1, |switches| switches.diagnostics = vec![("address-overlap".to_owned(), "pod and host addresses overlap".to_owned())]);
     let report = talos.etcd(&["health", "-o", "json"]).run().exit(5).json();
     let found = odd(&report);
     for (check, member) in [("quorum", ""), ("answers", "cp-3"), ("talos-etcd", "cp-3"), ("talos-diagnostics", "cp-2")] {
@@ -100,7 +131,11 @@ fn a_dead_member_is_removed_by_its_name() {
     talos.double.kill_etcd(dead);
     let name = talos.double.hostname(dead);
     let cannot = talos.etcd(&["leave", name, "--confirm", "admin", "-o", "json"]).run().exit(1);
-    assert!(error(&cannot)["next"].as_str().unwrap_or_default().contains("remove-member") || error(&cannot)["next"].to_string().contains("remove-member"), "{cannot}");
+    assert!(
+        error(&cannot)["next"].as_str().unwrap_or_default().contains("remove-member")
+            || error(&cannot)["next"].to_string().contains("remove-member"),
+        "{cannot}"
+    );
     let until = Instant::now() + PATIENCE;
     let removed = talos.etcd(&["remove-member", name, "--confirm", "admin"]).timeout(PATIENCE).run().ok();
     assert!(Instant::now() < until && removed.out().contains("2 of 2"), "{removed}");
@@ -125,10 +160,15 @@ fn a_full_database_is_defragmented_and_disarmed_over_talos() {
     let report = talos.etcd(&["health", "-o", "json"]).run().exit(5).json();
     assert!(odd(&report).iter().any(|(check, _)| check == "alarms"), "{report}");
     let refused = talos.etcd(&["alarm", "disarm", "--yes", "-o", "json"]).run().exit(1);
-    assert!(error(&refused)["what"].as_str().unwrap().len() > 10 && talos.double.count("EtcdAlarmDisarm") == 0, "the cause stands: {refused}");
-    let revision = talos.double.etcdctl(0, ["endpoint", "status", "-w", "json"]).json()[0]["Status"]["header"]["revision"].as_i64().unwrap();
+    assert!(
+        error(&refused)["what"].as_str().unwrap().len() > 10 && talos.double.count("EtcdAlarmDisarm") == 0,
+        "the cause stands: {refused}"
+    );
+    let revision =
+        talos.double.etcdctl(0, ["endpoint", "status", "-w", "json"]).json()[0]["Status"]["header"]["revision"].as_i64().unwrap();
     drop(talos.double.etcdctl(0, ["compact", "--physical", &revision.to_string()]));
-    let defragmented = talos.etcd(&["defrag", "--in-use-below", "90%", "--free-above", "1MiB", "--pause", "0s", "--yes"]).timeout(PATIENCE).run().ok();
+    let defragmented =
+        talos.etcd(&["defrag", "--in-use-below", "90%", "--free-above", "1MiB", "--pause", "0s", "--yes"]).timeout(PATIENCE).run().ok();
     assert_eq!(talos.double.count("EtcdDefragment"), 3, "{defragmented}");
     drop(talos.etcd(&["alarm", "disarm", "--yes"]).run().ok());
     assert_eq!(talos.double.count("EtcdAlarmDisarm"), 1);

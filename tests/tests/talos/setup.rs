@@ -22,12 +22,20 @@ fn init_understands_a_talosconfig_and_the_backup_follows() {
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.contains("talos:\n") && text.contains("context: \"admin\"") && text.contains("extra: [\"machine-config\"]"), "{text}");
     let spool = talos.job.dir().join("spool");
-    let backup = talos.job.lifeboat.cmd(["backup", "--config"]).arg(&config).args(["--spool-reserve", "0", "--spool-dir"]).arg(&spool).run().ok();
+    let backup =
+        talos.job.lifeboat.cmd(["backup", "--config"]).arg(&config).args(["--spool-reserve", "0", "--spool-dir"]).arg(&spool).run().ok();
     assert!(backup.out().contains("not-offered"), "{backup}");
     // Care needs no more than the configuration, and a flag beats it.
     let members = talos.job.lifeboat.cmd(["etcd", "members", "--config"]).arg(&config).run().ok();
     assert!(members.out().contains("cp-3"), "{members}");
-    let elsewhere = talos.job.lifeboat.cmd(["etcd", "members", "--config"]).arg(&config).args(["--cacert", "/x", "--endpoints", "https://127.0.0.1:1"]).run().exit(2);
+    let elsewhere = talos
+        .job
+        .lifeboat
+        .cmd(["etcd", "members", "--config"])
+        .arg(&config)
+        .args(["--cacert", "/x", "--endpoints", "https://127.0.0.1:1"])
+        .run()
+        .exit(2);
     assert!(elsewhere.err().contains("/x"), "etcd's own flags mean etcd: {elsewhere}");
 }
 

@@ -49,7 +49,7 @@ enum Verb {
     Restore(restore::Args),
     /// Run a scratch etcd from a backup on loopback, until Ctrl-C
     Try(try_backup::Args),
-    /// Care for a cluster: members, status, health
+    /// Care for a cluster: members, status, health, alarms, defragmentation, changes of the membership
     Etcd(etcd::Args),
     /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
     Snapshot(snapshot::Args),

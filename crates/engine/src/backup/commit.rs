@@ -27,8 +27,8 @@ use super::{Committed, Request, ResourceLine, parts};
 use crate::cache::{self, Remembered};
 use crate::extra::{self, Extra};
 use crate::failure::{Code, Failure, Outcome};
-use crate::judge::Verdict;
 use crate::feed::Feed;
+use crate::judge::Verdict;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
@@ -155,7 +155,9 @@ pub(super) async fn commit(
     context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
     let proof = match judgement.verdict {
-        Verdict::NotOffered => vec!["Talos passes no HashKV on; the digest of the stream, the structure and the counts are proven".to_owned()],
+        Verdict::NotOffered => {
+            vec!["Talos passes no HashKV on; the digest of the stream, the structure and the counts are proven".to_owned()]
+        }
         _ => parts::proof_words(&testimonies),
     };
     Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof, resources, manifest })
@@ -255,7 +257,11 @@ async fn write_extra(
 }
 
 async fn machine_configs(context: &Context<'_>, remarks: &mut Vec<Remark>) -> Outcome<machine_config::Gathered> {
-    let talos = context.source.talos.as_ref().ok_or_else(|| Failure::failed("machine configs are Talos's, and this cluster is reached by etcd's own API"))?;
+    let talos = context
+        .source
+        .talos
+        .as_ref()
+        .ok_or_else(|| Failure::failed("machine configs are Talos's, and this cluster is reached by etcd's own API"))?;
     let gathered = machine_config::gather(talos, context.repository.id()).await?;
     remarks.extend(gathered.notes.iter().map(|note| Remark::note(note.clone())));
     if !gathered.missing.is_empty() {

@@ -15,13 +15,13 @@ use vault::manifest::{HashKvVerdict, Manifest};
 use vault::name::{ClusterName, Tag};
 use vault::seal::SecretString;
 
+use crate::access::Access;
 use crate::choice::Wish;
 use crate::extra::Extra;
 use crate::failure::Code;
 use crate::lease;
 use crate::opening::Person;
 use crate::place::PlaceOptions;
-use crate::access::Access;
 use crate::spool::SpoolOptions;
 
 pub use run::run;

@@ -20,11 +20,11 @@ use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
 use crate::judge::{Judgement, Testimony, Verdict};
 use crate::lease::Holder;
-use crate::limits::IDENTITY;
+use crate::limits::{BACKUP_WAITS_FOR_DEFRAG, IDENTITY};
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
-use crate::{place, source_failure, store_failure};
+use crate::{exclusion, place, source_failure, store_failure};
 
 /// A snapshot together with what the members say of it.
 pub(super) struct Judged {
@@ -93,6 +93,12 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     say_source(&source, progress.as_ref());
     // What the cluster refuses is found out before a repository is made or anything else is left behind.
     choose(&source.candidates(), &request.wish)?;
+    // Held to the end: nobody defragments a member that is being read.
+    let _no_defrag = if request.dry_run {
+        Vec::new()
+    } else {
+        exclusion::for_a_backup(source.known_by(), BACKUP_WAITS_FOR_DEFRAG, progress.as_ref()).await?
+    };
     let mut remarks = Vec::new();
     let opening = if request.dry_run { None } else { opening_read(&source, &request.wish, &mut remarks).await? };
     let repository = open(&request, progress.as_ref()).await?;
@@ -125,11 +131,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
 fn say_source(source: &Source, progress: &dyn Progress) {
     let answering = source.asked.iter().filter(|asked| asked.candidate.state.is_ok()).count();
     let all = source.members.len().max(source.asked.len());
-    progress.say(&format!(
-        "source: {} at {}; {answering} of {all} members answer",
-        named(source),
-        asked_at(source),
-    ));
+    progress.say(&format!("source: {} at {}; {answering} of {all} members answer", named(source), asked_at(source),));
     for note in &source.notes {
         progress.say(&format!("note: {note}"));
     }

@@ -32,6 +32,7 @@ pub struct Changed {
 /// # Errors
 /// etcd's refusal; a failure that says what is seen instead when the effect does not come within [`EFFECT_WITHIN`].
 pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progress: &dyn Progress) -> Outcome<Changed> {
+    let access = &looked.everywhere(access);
     let known: Vec<MemberId> = looked.view.members.iter().map(|member| member.id).collect();
     let until = Instant::now() + EFFECT_WITHIN;
     let mut looked_last = None;
@@ -58,9 +59,19 @@ pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progres
         }
         match call(&now, &plan.change).await {
             Ok(()) => refused = None,
-            Err(refusal) if refusal.is_final() => return Err(refusal.failure(&format!("etcd refuses to {}", plan.words))),
+            Err(refusal) if refusal.is_final() => {
+                // What a call did whose answer was lost makes the next one wrong: "not found" may be what was asked for.
+                let done = if asked { look(access).await.ok() } else { None };
+                let done = done.and_then(|now| effect(&now, &plan.change, &known).map(|done| (now.view, done.added)));
+                return match done {
+                    Some((view, added)) => Ok(Changed { view, added }),
+                    None => Err(refusal.failure(&format!("etcd refuses to {}", plan.words))),
+                };
+            }
             Err(refusal) => {
-                progress.say(&format!("not yet: {refusal}"));
+                if refused.as_ref().is_none_or(|last| last.to_string() != refusal.to_string()) {
+                    progress.say(&format!("not yet: {refusal}"));
+                }
                 refused = Some(refusal);
             }
         }
@@ -77,6 +88,7 @@ struct Effect {
 fn effect(looked: &Looked, change: &Change, known: &[MemberId]) -> Option<Effect> {
     let view = &looked.view;
     let lists = || view.answering().filter(|(member, _)| member.is_listed).filter_map(|(_, answer)| answer.listed.as_ref().ok());
+    lists().next()?;
     let nothing = Some(Effect { added: None });
     match change {
         Change::Remove(id) | Change::Leave(id) => lists().all(|list| list.iter().all(|member| member.id != *id)).then_some(())?,
@@ -134,7 +146,7 @@ fn whom_to_ask<'a>(looked: &'a Looked, change: &Change) -> Option<&'a MemberLink
     }
     let goes = if let Change::Remove(id) | Change::Leave(id) = change { Some(*id) } else { None };
     let may = |id: &MemberId| Some(*id) != goes;
-    let working = || looked.view.members.iter().filter(|member| member.is_working_voter()).map(|member| member.id);
+    let working = || looked.view.working_voters().map(|member| member.id);
     let id = leader.filter(may).or_else(|| working().find(may)).or(leader)?;
     looked.links.get(&id)
 }
@@ -195,6 +207,8 @@ pub async fn caught_up(access: &Access, within: std::time::Duration) -> Outcome<
     let mut target = None;
     loop {
         let last = match look(access).await {
+            // The defragmented member may have been the leader for a moment more, and an election be under way.
+            Ok(looked) if looked.view.leader().is_none() => "the members that answer agree on no leader".to_owned(),
             Ok(looked) => {
                 let newest = looked.view.answering().map(|(_, answer)| answer.status.raft_index).max().unwrap_or_default();
                 let target = *target.get_or_insert(newest);

@@ -4,6 +4,7 @@ use etcd_api::AlarmKind;
 use etcd_store::id::MemberId;
 
 use super::quorum::Quorum;
+use super::size;
 use super::view::{ClusterView, MemberView};
 use crate::failure::{Failure, Outcome};
 use crate::limits::{DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW};
@@ -74,7 +75,7 @@ impl Rule {
             return Some(format!("{:.0} % in use, below {:.0} %", share * 100.0, below * 100.0));
         }
         let above = self.free_above.filter(|above| free > *above)?;
-        Some(format!("{} MiB free, above {} MiB", free >> 20, above >> 20))
+        Some(format!("{} free, above {}", super::size(free), super::size(above)))
     }
 }
 
@@ -95,7 +96,7 @@ pub fn plan(view: &ClusterView, rule: &Rule) -> Outcome<Plan> {
         } else if member.is_learner {
             Some("etcd does not defragment learners".to_owned())
         } else if rule.needs(status.db_size, status.db_size_in_use).is_none() {
-            Some(format!("{} of {} MiB in use: it does not need it", status.db_size_in_use >> 20, status.db_size >> 20))
+            Some(format!("{} of {} in use: it does not need it", size(status.db_size_in_use), size(status.db_size)))
         } else {
             None
         };
@@ -131,12 +132,18 @@ pub fn healthy(view: &ClusterView) -> Outcome<()> {
             silence.reason
         )));
     }
-    if view.cluster_ids().len() > 1 {
-        return Err(refuse("the members belong to different clusters".to_owned()));
+    super::change::one_cluster(view)?;
+    if let Some((member, _)) =
+        view.answering().find(|(member, _)| !member.is_listed && view.voters().next().is_some_and(|voter| voter.is_listed))
+    {
+        return Err(refuse(format!("{} answers, and no member list holds it: stop it, or leave its endpoint out", member.label())));
     }
     let quorum = Quorum::of(view);
     if !quorum.holds() || view.leader().is_none() {
         return Err(refuse(format!("{}; the members that answer agree on no leader", quorum.words())));
+    }
+    if view.alarms.is_none() {
+        return Err(refuse("the alarms cannot be listed, so nobody knows whether CORRUPT is among them".to_owned()));
     }
     // NOSPACE is no hindrance: this is what mends it.
     if view.alarms.iter().flatten().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
@@ -153,6 +160,67 @@ fn chosen(view: &ClusterView, rule: &Rule) -> Outcome<Vec<MemberId>> {
 
 /// Who leads while the leader has its turn: the voting follower that is furthest on.
 fn successor<'a>(view: &'a ClusterView, leader: &MemberView) -> Option<&'a MemberView> {
-    let followers = view.members.iter().filter(|member| member.id != leader.id && member.is_working_voter());
+    let followers = view.working_voters().filter(|member| member.id != leader.id);
     followers.max_by_key(|member| (member.status().map_or(0, |status| status.raft_applied_index), std::cmp::Reverse(member.id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::care::health::tests::cluster;
+    use crate::care::view::Silence;
+
+    fn order(plan: &Plan) -> Vec<String> {
+        let word = |step: &Step| match step {
+            Step::Defragment { label, .. } => label.clone(),
+            Step::MoveLeader { labels, .. } => format!("{}>{}", labels.0, labels.1),
+        };
+        plan.steps.iter().map(word).collect()
+    }
+
+    fn all() -> Rule {
+        Rule { all: true, ..Rule::default() }
+    }
+
+    #[test]
+    fn whoever_needs_it_has_a_turn_and_the_leader_the_last() {
+        let mut view = cluster(3);
+        assert_eq!(order(&plan(&view, &Rule::default()).unwrap()), Vec::<String>::new());
+        assert_eq!(order(&plan(&view, &all()).unwrap()), ["m2", "m3", "m1>m2", "m1"]);
+        assert_eq!(order(&plan(&cluster(1), &all()).unwrap()), ["m1"], "nobody can take its place");
+        view.members[1].answer.as_mut().unwrap().status.db_size_in_use = 59 << 20;
+        view.members[2].is_learner = true;
+        let made = plan(&view, &Rule::default()).unwrap();
+        assert_eq!(order(&made), ["m2"]);
+        assert_eq!(made.skipped.len(), 2);
+        let only = Rule { only: vec!["m1".to_owned()], ..all() };
+        assert_eq!(order(&plan(&view, &only).unwrap()), ["m1>m2", "m1"]);
+        assert!(plan(&view, &Rule { only: vec!["m9".to_owned()], ..all() }).is_err());
+    }
+
+    #[test]
+    fn a_share_or_a_number_of_free_bytes_decides() {
+        let rule = Rule { in_use_below: Some(0.6), free_above: Some(200 << 20), all: false, only: Vec::new() };
+        assert!(rule.needs(100, 59).is_some() && rule.needs(100, 60).is_none() && rule.needs(0, 0).is_none());
+        assert!(rule.needs(1 << 30, (1 << 30) - (201 << 20)).is_some(), "80 % in use, and yet 201 MiB free");
+    }
+
+    #[test]
+    fn nothing_begins_in_a_cluster_that_is_not_whole() {
+        let refused = |change: &dyn Fn(&mut ClusterView)| {
+            let mut view = cluster(3);
+            change(&mut view);
+            plan(&view, &all()).unwrap_err().to_string()
+        };
+        let silent = |view: &mut ClusterView| view.members[2].answer = Err(Silence { reason: "refused".to_owned(), connected: false });
+        assert!(refused(&silent).contains("m3 does not answer"));
+        let corrupt = |view: &mut ClusterView| view.alarms = Some(vec![etcd_api::Alarm { member: MemberId(1), kind: AlarmKind::Corrupt }]);
+        assert!(refused(&corrupt).contains("CORRUPT is raised"));
+        assert!(refused(&|view| view.alarms = None).contains("alarms cannot be listed"));
+        assert!(refused(&|view| view.members[2].is_listed = false).contains("no member list holds it"));
+        let full = |view: &mut ClusterView| view.alarms = Some(vec![etcd_api::Alarm { member: MemberId(1), kind: AlarmKind::NoSpace }]);
+        let mut view = cluster(3);
+        full(&mut view);
+        assert!(plan(&view, &all()).is_ok(), "NOSPACE is what it mends");
+    }
 }

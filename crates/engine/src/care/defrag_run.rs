@@ -10,7 +10,7 @@ use super::defrag::{Plan, Step, healthy};
 use super::look::{Looked, look};
 use super::refusal::Refusal;
 use crate::access::Access;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{DEFRAG_LEAST, DEFRAG_SPEED};
 use crate::member_link::MemberLink;
 use crate::progress::Progress;
@@ -49,12 +49,32 @@ pub async fn run(access: &Access, plan: &Plan, pause: Duration, progress: &dyn P
         match one(access, step, progress).await {
             Ok(turn) => ran.turns.extend(turn),
             Err(failure) => {
-                ran.stopped = Some(failure);
+                ran.stopped = Some(stopped(plan, step, &ran.turns, failure));
                 break;
             }
         }
     }
     ran
+}
+
+/// Says where it stopped and what is done: who runs it again gets a plan for the rest.
+fn stopped(plan: &Plan, step: &Step, turns: &[Turn], failure: Failure) -> Failure {
+    let at = match step {
+        Step::Defragment { label, .. } => label,
+        Step::MoveLeader { labels, .. } => &labels.0,
+    };
+    let all = plan.steps.iter().filter(|step| matches!(step, Step::Defragment { .. })).count();
+    let cause = failure.cause.map(|cause| format!("{cause}; ")).unwrap_or_default();
+    Failure {
+        code: Code::Failed,
+        what: format!("the defragmentation stopped at {at}: {}", failure.what),
+        cause: Some(format!(
+            "{cause}{} of {all} member(s) had their turn, the others are as they were; the same command goes on with them",
+            turns.len()
+        )),
+        ..failure
+    }
+    .next(["lifeboat", "etcd", "health"])
 }
 
 async fn one(access: &Access, step: &Step, progress: &dyn Progress) -> Outcome<Option<Turn>> {
@@ -69,7 +89,7 @@ async fn one(access: &Access, step: &Step, progress: &dyn Progress) -> Outcome<O
         }
         Step::Defragment { member, label, .. } => {
             // Another election may have made it the leader since the plan was made.
-            let alone = looked.view.members.iter().filter(|other| other.is_working_voter()).count() == 1;
+            let alone = looked.view.working_voters().count() == 1;
             let looked =
                 if looked.view.leader() == Some(*member) && !alone { hand_over(access, &looked, None, progress).await? } else { looked };
             turn(access, &looked, *member, label, progress).await.map(Some)
@@ -92,9 +112,9 @@ async fn turn(access: &Access, looked: &Looked, member: MemberId, label: &str, p
     let before = status.db_size;
     let limit = DEFRAG_LEAST + Duration::from_secs(before / DEFRAG_SPEED);
     progress.say(&format!(
-        "{label}: {} MiB, {} MiB of it in use; it does not serve until this has ended",
-        before >> 20,
-        status.db_size_in_use >> 20
+        "{label}: {}, {} of it in use; it does not serve until this has ended",
+        super::size(before),
+        super::size(status.db_size_in_use)
     ));
     let began = Instant::now();
     match defragment(link, limit).await {
@@ -108,7 +128,7 @@ async fn turn(access: &Access, looked: &Looked, member: MemberId, label: &str, p
     let took = began.elapsed();
     let after = act::caught_up(access, limit).await?;
     let size = after.view.member(member).and_then(super::view::MemberView::status).map(|status| status.db_size).ok_or_else(gone)?;
-    progress.say(&format!("{label}: {} MiB → {} MiB in {:.1} s; it has caught up", before >> 20, size >> 20, took.as_secs_f64()));
+    progress.say(&format!("{label}: {} → {} in {:.1} s; it has caught up", super::size(before), super::size(size), took.as_secs_f64()));
     Ok(Turn { member, label: label.to_owned(), before, after: size, took })
 }
 

@@ -10,9 +10,9 @@ use etcd_store::id::{MemberId, Revision};
 
 use super::look::Looked;
 use super::view::{ClusterView, MemberView};
-use crate::failure::{Failure, Outcome};
-use crate::member_link::MemberLink;
+use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{HASHKV_ROUNDS, HASHKV_SPEED, LOOK_AGAIN_AFTER};
+use crate::member_link::MemberLink;
 
 /// What one member said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub async fn compare(looked: &Looked, budget: Duration) -> Outcome<Compared> {
     if looked.talos.is_some() {
         return Err(crate::talos::direct::not_offered("HashKV"));
     }
+    super::change::one_cluster(&looked.view).or_else(|failure| if failure.code == Code::WrongCluster { Err(failure) } else { Ok(()) })?;
     let mut last = None;
     for _ in 0..HASHKV_ROUNDS {
         let compared = round(looked, budget).await?;
@@ -136,7 +137,7 @@ fn judge(view: &ClusterView, members: &[(MemberId, String, Said)]) -> Verdict {
     }
     let answers = |group: &BTreeMap<u32, Vec<MemberId>>| group.values().map(Vec::len).sum::<usize>();
     let Some(group) = by_compaction.into_values().max_by_key(answers) else { return Verdict::Inconclusive };
-    let voters = view.members.iter().filter(|member| !member.is_learner).count();
+    let voters = view.voters().count();
     if answers(&group) < 2 {
         return if voters == 1 { Verdict::Alone } else { Verdict::Inconclusive };
     }

@@ -18,6 +18,18 @@ pub mod refusal;
 pub mod talos_facts;
 pub mod view;
 
+/// Bytes in the unit a person reads: `812.4 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 pub use quorum::Quorum;
 pub use refusal::Refusal;
 pub use view::{ClusterView, MemberAnswer, MemberView, Silence};

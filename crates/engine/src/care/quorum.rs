@@ -15,8 +15,7 @@ impl Quorum {
     /// As a view shows it.
     #[must_use]
     pub fn of(view: &ClusterView) -> Self {
-        let voters = view.members.iter().filter(|member| !member.is_learner).count();
-        Self { voters, working: view.members.iter().filter(|member| member.is_working_voter()).count() }
+        Self { voters: view.voters().count(), working: view.working_voters().count() }
     }
 
     /// How many must work: more than half of the votes.

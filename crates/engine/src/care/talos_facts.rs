@@ -44,7 +44,10 @@ pub struct NodeFacts {
 /// Asks every node, workers too where discovery knows them.
 pub async fn facts(reached: &Reached) -> TalosFacts {
     if !reached.client.roles().suffice(&[Role::Reader, Role::Operator, Role::Admin]) {
-        return TalosFacts { nodes: Vec::new(), untold: Some(format!("this talosconfig has {}, and machines answer os:reader", reached.client.roles())) };
+        return TalosFacts {
+            nodes: Vec::new(),
+            untold: Some(format!("this talosconfig has {}, and machines answer os:reader", reached.client.roles())),
+        };
     }
     let nodes = join_all(all_nodes(reached).await.into_iter().map(one)).await;
     TalosFacts { nodes, untold: None }
@@ -80,9 +83,15 @@ async fn all_nodes(reached: &Reached) -> Vec<Known> {
     // Discovery may be off, or not know a node that etcd's member list leads to.
     for node in &reached.nodes {
         let address = node.name().and_then(NodeName::ip);
-        let is_known = known.iter().any(|known| address.is_some_and(|address| known.addresses.contains(&address)) || known.name == node.to_string());
+        let is_known =
+            known.iter().any(|known| address.is_some_and(|address| known.addresses.contains(&address)) || known.name == node.to_string());
         if !is_known {
-            known.push(Known { name: node.to_string(), addresses: address.into_iter().collect(), is_control_plane: true, node: node.clone() });
+            known.push(Known {
+                name: node.to_string(),
+                addresses: address.into_iter().collect(),
+                is_control_plane: true,
+                node: node.clone(),
+            });
         }
     }
     known

@@ -96,6 +96,18 @@ impl ClusterView {
         self.members.iter().filter_map(|member| Some((member, member.answer.as_ref().err()?)))
     }
 
+    /// Members with a vote: those the lists hold as such. One that answers and that no list holds has none; where no list could be had at all, what
+    /// members say of themselves counts.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberView> {
+        let lists_known = self.members.iter().any(|member| member.is_listed);
+        self.members.iter().filter(move |member| !member.is_learner && (member.is_listed || !lists_known))
+    }
+
+    /// Voting members that answer and know of a leader.
+    pub fn working_voters(&self) -> impl Iterator<Item = &MemberView> {
+        self.voters().filter(|member| member.is_working_voter())
+    }
+
     /// The member with an id.
     #[must_use]
     pub fn member(&self, id: MemberId) -> Option<&MemberView> {
@@ -107,10 +119,12 @@ impl ClusterView {
     pub fn find(&self, text: &str) -> Option<&MemberView> {
         let id = text.parse::<MemberId>().ok();
         let bare = text.trim_end_matches('/');
+        let is_at = |url: &str| {
+            let url = url.trim_end_matches('/');
+            url == bare || url.split_once("://").is_some_and(|(_, host)| host == bare)
+        };
         let means = |member: &&MemberView| {
-            member.name == text && !text.is_empty()
-                || member.endpoint == bare
-                || member.client_urls.iter().any(|url| url.trim_end_matches('/') == bare)
+            !text.is_empty() && (member.name == text || is_at(&member.endpoint) || member.client_urls.iter().any(|url| is_at(url)))
         };
         if let Some(member) = id.and_then(|id| self.member(id)) {
             return Some(member);
@@ -123,10 +137,15 @@ impl ClusterView {
     /// The leader, where every member that answers and knows of one names the same.
     #[must_use]
     pub fn leader(&self) -> Option<MemberId> {
-        let leaders: BTreeSet<MemberId> = self.answering().filter_map(|(_, answer)| answer.status.leader).collect();
-        let mut leaders = leaders.into_iter();
+        let mut leaders = self.leaders().into_iter();
         let first = leaders.next()?;
         leaders.next().is_none().then_some(first)
+    }
+
+    /// Every leader that an answering member names. More than one means an election at this moment, or a split.
+    #[must_use]
+    pub fn leaders(&self) -> BTreeSet<MemberId> {
+        self.answering().filter_map(|(_, answer)| answer.status.leader).collect()
     }
 
     /// The ids of the clusters the answering members belong to. More than one means a split, or endpoints of several clusters.
@@ -141,6 +160,16 @@ impl ClusterView {
         let mut ids = self.cluster_ids().into_iter();
         let first = ids.next()?;
         ids.next().is_none().then_some(first)
+    }
+
+    /// Who belongs to which cluster, on one line: `6f3b8eea758ad949: m0, m1; 75f8081b6a92bc9c: m2`.
+    #[must_use]
+    pub fn clusters(&self) -> String {
+        let of = |id: &ClusterId| {
+            let members = self.answering().filter(|(_, answer)| answer.cluster_id == Some(*id)).map(|(member, _)| member.label());
+            format!("{id}: {}", members.collect::<Vec<_>>().join(", "))
+        };
+        self.cluster_ids().iter().map(of).collect::<Vec<_>>().join("; ")
     }
 
     /// Every label, for a message that says whom one could have meant.

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use etcd_store::id::ClusterId;
 
 use super::here;
+use crate::access::Access;
 use crate::config::{self, Etcd, Kubeadm};
 use crate::failure::{Failure, Outcome};
-use crate::access::Access;
 use crate::source::{Source, SourceOptions};
 use crate::talos::TalosOptions;
 

@@ -17,7 +17,9 @@ use super::digest::hex;
 use super::{STEP, STEPS_WAITING, chain, prove};
 use crate::access::Access;
 use crate::choice::{Wish, choose};
+use crate::exclusion;
 use crate::failure::{Code, Failure, Outcome};
+use crate::limits::BACKUP_WAITS_FOR_DEFRAG;
 use crate::member_link::{MemberLink, MemberStream};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
@@ -101,6 +103,7 @@ async fn save_untimed(request: SaveRequest, progress: Arc<dyn Progress>) -> Outc
     let started = Instant::now();
     let from = connect(&request, progress.as_ref()).await?;
     let endpoint = from.link.name();
+    let _no_defrag = exclusion::for_a_backup(from.known_by().await, BACKUP_WAITS_FOR_DEFRAG, progress.as_ref()).await?;
     let target = match request.target {
         Target::In(directory) => Target::File(directory.join(default_name(&from).await?)),
         other => other,
@@ -128,11 +131,27 @@ struct From {
     size: Option<u64>,
     /// Name of the Talos context, where there is one.
     context: Option<String>,
+    /// What the cluster is known by, as far as the way to it told.
+    keys: Vec<exclusion::Key>,
+}
+
+impl From {
+    async fn known_by(&self) -> Vec<exclusion::Key> {
+        match &self.link {
+            // A member that does not tell its status still gives its snapshot, as it does to etcdctl.
+            MemberLink::Etcd(client) if self.keys.is_empty() => {
+                client.status().await.map(|status| vec![status.header.cluster_id.into()]).unwrap_or_default()
+            }
+            _ => self.keys.clone(),
+        }
+    }
 }
 
 async fn connect(request: &SaveRequest, progress: &dyn Progress) -> Outcome<From> {
     match &request.source {
-        Access::Etcd(options) => Ok(From { link: MemberLink::Etcd(connect_to_etcd(options, request).await?), size: None, context: None }),
+        Access::Etcd(options) => {
+            Ok(From { link: MemberLink::Etcd(connect_to_etcd(options, request).await?), size: None, context: None, keys: Vec::new() })
+        }
         access @ Access::Talos(_) => choose_one(access, progress).await,
     }
 }
@@ -149,7 +168,7 @@ async fn choose_one(access: &Access, progress: &dyn Progress) -> Outcome<From> {
         if let (Some(link), Ok(state)) = (&asked.link, &asked.candidate.state) {
             progress.say(&format!("member: {}: {}", asked.candidate.endpoint, choice.reason));
             let context = source.talos.as_ref().map(|talos| talos.context.clone());
-            return Ok(From { link: link.clone(), size: Some(state.db_size).filter(|size| *size > 0), context });
+            return Ok(From { link: link.clone(), size: Some(state.db_size).filter(|size| *size > 0), context, keys: source.known_by() });
         }
     }
     Err(Failure::new(Code::SourceUnreachable, "no node gives a snapshot").again())
@@ -178,7 +197,11 @@ async fn default_name(from: &From) -> Outcome<String> {
     let cluster = match (&from.link, &from.context) {
         (MemberLink::Etcd(client), None) => {
             let status = client.status().await;
-            status.map_err(|error| failure("the cluster's id, for the name of the file, cannot be had", &error))?.header.cluster_id.to_string()
+            status
+                .map_err(|error| failure("the cluster's id, for the name of the file, cannot be had", &error))?
+                .header
+                .cluster_id
+                .to_string()
         }
         (_, context) => {
             let name = context.as_deref().unwrap_or("talos");

@@ -11,6 +11,7 @@ use etcd_store::id::{ClusterId, MemberId};
 
 use crate::access::Access;
 use crate::choice::{Candidate, CandidateState};
+use crate::exclusion::Key;
 use crate::failure::{Code, Failure, Outcome};
 use crate::init::here::{is_here, is_here_by_address};
 use crate::limits::MAX_MEMBERS;
@@ -132,6 +133,13 @@ impl Source {
         self.talos.is_some() && self.asked.iter().all(|asked| asked.link.as_ref().is_none_or(|link| link.etcd().is_none()))
     }
 
+    /// What processes of this host know the cluster by.
+    #[must_use]
+    pub fn known_by(&self) -> Vec<Key> {
+        let members = self.members.iter().filter(|_| self.talos.is_some()).map(|member| member.id);
+        Key::of(self.cluster_id, members)
+    }
+
     /// The candidates alone, for the choice.
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
@@ -219,7 +227,10 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<(Asked, Option<Fai
     })?;
     let silent = |error: etcd_api::Error| {
         let candidate = Candidate { id: MemberId(0), name: String::new(), endpoint: endpoint.to_string(), state: Err(error.to_string()) };
-        (Asked { candidate, link: None, version: None, talos_version: None, cluster_id: None }, Some(failure("etcd does not answer as it should", &error)))
+        (
+            Asked { candidate, link: None, version: None, talos_version: None, cluster_id: None },
+            Some(failure("etcd does not answer as it should", &error)),
+        )
     };
     let client = match Client::connect(endpoint.clone(), connect).await {
         Ok(client) => client,

@@ -119,7 +119,8 @@ async fn member_list(asked: &[Asked]) -> Result<Vec<etcd_api::Member>, String> {
 fn name_by_node(asked: &mut [Asked], members: &[etcd_api::Member]) {
     for one in asked.iter_mut().filter(|one| one.candidate.id == MemberId(0)) {
         let here = |member: &&etcd_api::Member| {
-            crate::talos::reach::address(member).is_some_and(|node| node.as_str() == one.candidate.endpoint) || member.name == one.candidate.endpoint
+            crate::talos::reach::address(member).is_some_and(|node| node.as_str() == one.candidate.endpoint)
+                || member.name == one.candidate.endpoint
         };
         if let Some(member) = members.iter().find(here) {
             one.candidate.id = member.id;

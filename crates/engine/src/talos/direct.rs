@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use etcd_api::TlsOptions;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use talos_api::{MachineConfig, Node};
@@ -38,7 +40,9 @@ async fn make(talos: &TalosOptions) -> Outcome<SourceOptions> {
     let reached = reach(talos, true).await?;
     let config = machine_config(&reached).await?;
     let wrong = |cause: String| {
-        Failure::failed("no client certificate for etcd can be made").cause(format!("{cause}; talos.direct works on control plane nodes of Talos itself")).again()
+        Failure::failed("no client certificate for etcd can be made")
+            .cause(format!("{cause}; talos.direct works on control plane nodes of Talos itself"))
+            .again()
     };
     let authority = Secrets::read(&config).and_then(|secrets| secrets.etcd_authority()).map_err(wrong)?;
     let tls = mint(&authority, SystemTime::now()).map_err(wrong)?;
@@ -78,9 +82,11 @@ async fn machine_config(reached: &Reached) -> Outcome<MachineConfig> {
 /// # Errors
 /// In words: what is wrong with the authority.
 pub fn mint(authority: &Authority, now: SystemTime) -> Result<TlsOptions, String> {
-    let certificate = CertificateDer::from_pem_slice(&authority.certificate).map_err(|_| "the authority's certificate is not PEM".to_owned())?;
+    let certificate =
+        CertificateDer::from_pem_slice(&authority.certificate).map_err(|_| "the authority's certificate is not PEM".to_owned())?;
     let key = signing_key(&authority.key)?;
-    let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| format!("the authority's certificate cannot be used: {error}"))?;
+    let issuer =
+        Issuer::from_ca_cert_der(&certificate, key).map_err(|error| format!("the authority's certificate cannot be used: {error}"))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "lifeboat");
@@ -112,7 +118,8 @@ fn signing_key(pem: &[u8]) -> Result<KeyPair, String> {
         PrivateKeyDer::Sec1(der) => pkcs8(der.secret_sec1_der())?,
         _ => return Err("the authority's key is neither ECDSA nor Ed25519".to_owned()),
     };
-    KeyPair::try_from(&der[..]).map_err(|_| "the authority's key is of a kind that is not supported (P-256, P-384 and Ed25519 are)".to_owned())
+    KeyPair::try_from(&der[..])
+        .map_err(|_| "the authority's key is of a kind that is not supported (P-256, P-384 and Ed25519 are)".to_owned())
 }
 
 /// A key of RFC 5915 in the envelope of RFC 5208, with the curve that its length tells.

@@ -47,7 +47,9 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
         ErrorKind::Link(LinkFault::TlsCa(_)) => "the talosconfig belongs to another cluster, or something else answers at this address",
         ErrorKind::NodeUnreachable(_) => "the node may be down; -n names nodes as the endpoint reaches them",
         ErrorKind::NoForwarding => "name the addresses of control plane nodes as endpoints (-e)",
-        ErrorKind::Denied { .. } => "a talosconfig with the role: talosctl config new --roles ROLE FILE, or spec.roles of the ServiceAccount",
+        ErrorKind::Denied { .. } => {
+            "a talosconfig with the role: talosctl config new --roles ROLE FILE, or spec.roles of the ServiceAccount"
+        }
         ErrorKind::NotControlPlane(_) => "name control plane nodes (-n)",
         ErrorKind::EtcdSilent(_) => "what etcd says: lifeboat etcd logs",
         _ => return None,

@@ -12,7 +12,7 @@ use super::Reached;
 use super::secrets::Secrets;
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
-use crate::limits::{MACHINE_CONFIGS_MAX, MACHINE_CONFIGS_AT_ONCE};
+use crate::limits::{MACHINE_CONFIGS_AT_ONCE, MACHINE_CONFIGS_MAX};
 
 /// What could be had.
 #[derive(Debug)]
@@ -125,7 +125,9 @@ mod tests {
 
     #[test]
     fn a_nodes_name_is_no_path() {
-        for (name, file) in [("cp-1.example", "cp-1.example"), ("../../etc/passwd", "-..-etc-passwd"), ("..", "node"), ("", "node"), ("a\nb", "a-b")] {
+        for (name, file) in
+            [("cp-1.example", "cp-1.example"), ("../../etc/passwd", "-..-etc-passwd"), ("..", "node"), ("", "node"), ("a\nb", "a-b")]
+        {
             assert_eq!(slug(name), file);
         }
         assert_eq!(slug(&"x".repeat(500)).len(), 200);

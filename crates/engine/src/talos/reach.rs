@@ -55,12 +55,8 @@ pub async fn reach(options: &TalosOptions, all: bool) -> Outcome<Reached> {
 fn context(options: &TalosOptions, notes: &mut Vec<String>) -> Outcome<Context> {
     let path = options.config_file.as_path();
     let config = Talosconfig::read(path).map_err(|error| of_config(&error))?;
-    let selection = Selection {
-        context: options.context.clone(),
-        endpoints: options.endpoints.clone(),
-        nodes: options.nodes.clone(),
-        cluster: None,
-    };
+    let selection =
+        Selection { context: options.context.clone(), endpoints: options.endpoints.clone(), nodes: options.nodes.clone(), cluster: None };
     let context = config.select(&selection).map_err(|error| of_config(&error).object(path.display()))?;
     if let Some(identity) = &context.identity {
         match identity.remaining(SystemTime::now()) {
@@ -141,8 +137,9 @@ async fn conceivable(client: &Client, named: Vec<Node>, askable: &[Node]) -> Vec
         let asking: Vec<_> = askable.iter().map(|node| Box::pin(node.cluster_members())).collect();
         if let Ok((members, _)) = select_ok(asking).await {
             let control_plane = members.iter().filter(|member| member.machine_type.has_etcd());
-            let nodes: Vec<Node> =
-                control_plane.filter_map(|member| Some(client.node(&NodeName::parse(&member.addresses.first()?.to_string()).ok()?))).collect();
+            let nodes: Vec<Node> = control_plane
+                .filter_map(|member| Some(client.node(&NodeName::parse(&member.addresses.first()?.to_string()).ok()?)))
+                .collect();
             if !nodes.is_empty() {
                 return nodes;
             }
@@ -194,7 +191,9 @@ async fn virtual_addresses(client: &Client, nodes: &[Node]) -> Vec<String> {
         let why = match &finding.reason {
             Reason::Shared(nodes) => format!("it is an address of {}", nodes.join(" and of ")),
             Reason::LooksVirtual(node) => format!("it looks like a virtual address, which {node} holds at present"),
-            Reason::Nobodys if complete && nodes.len() > 1 => "no control plane node has this address: a virtual one, or a load balancer".to_owned(),
+            Reason::Nobodys if complete && nodes.len() > 1 => {
+                "no control plane node has this address: a virtual one, or a load balancer".to_owned()
+            }
             Reason::Nobodys => continue,
         };
         words.push(format!(

@@ -117,7 +117,8 @@ impl Secrets {
     pub fn etcd_authority(&self) -> Result<Authority, String> {
         let pair = self.cluster.etcd.as_ref().and_then(|etcd| etcd.ca.as_ref());
         let part = |what: &str, text: Option<&Secret>| {
-            let text = text.filter(|text| !text.trim().is_empty()).ok_or_else(|| format!("the machine config has no cluster.etcd.ca.{what}"))?;
+            let text =
+                text.filter(|text| !text.trim().is_empty()).ok_or_else(|| format!("the machine config has no cluster.etcd.ca.{what}"))?;
             let compact: Secret = Zeroizing::new(text.split_whitespace().collect());
             STANDARD.decode(compact.as_bytes()).map(Zeroizing::new).map_err(|_| format!("cluster.etcd.ca.{what} is not base64"))
         };

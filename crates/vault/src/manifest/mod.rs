@@ -220,7 +220,14 @@ impl Manifest {
             [&self.versions.etcd, &self.versions.cluster, &self.versions.storage, &self.versions.talos, &self.versions.kubernetes];
         let alarms = state.alarms.iter().map(|alarm| &alarm.alarm);
         let names = self.member.iter().map(|member| &member.name).chain(state.members.iter().map(|member| &member.name));
-        let mut texts = versions.into_iter().flatten().chain(&self.warnings).chain(alarms).chain(names).chain(self.secrets.keys()).chain([&self.tool.version]);
+        let mut texts = versions
+            .into_iter()
+            .flatten()
+            .chain(&self.warnings)
+            .chain(alarms)
+            .chain(names)
+            .chain(self.secrets.keys())
+            .chain([&self.tool.version]);
         // Names and versions come from members: text that would drive a terminal is not shown to anybody.
         match texts.find(|text| text.len() > limits::TEXT_BYTES || text.chars().any(char::is_control)) {
             Some(_) => Err("a text is too long or holds control characters".to_owned()),

@@ -2,8 +2,9 @@
 
 use engine::care::act::{self, Changed};
 use engine::care::change::{self, ChangePlan};
-use engine::care::look::Looked;
+use engine::care::look::{Looked, look};
 use engine::care::{ClusterView, Quorum};
+use engine::progress::Progress;
 use engine::{Access, Code, Failure, Outcome};
 use serde::Serialize;
 
@@ -145,49 +146,43 @@ enum Consent<'a> {
 /// Runs `remove-member`.
 pub(crate) fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome<Code> {
     let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &args.member)?);
-    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Name(&args.consent), &plan, &|view, _| {
-        vec![format!(
-            "stop that etcd if it still runs, and keep its data directory away from the cluster ({} members are left)",
-            view.members.len()
-        )]
+    let work = Work { plan: &plan, first: &nothing, consent: Consent::Name(&args.consent) };
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &work, &|_, _| {
+        vec![
+            "stop that etcd if it still runs, and keep its data directory away from the cluster; a Talos node is reset, or replaced by another with its machine config (talosctl apply-config)"
+                .to_owned(),
+        ]
     })
 }
 
 /// Runs `leave`: the leadership first, then the membership.
 pub(crate) fn leave(global: &GlobalArgs, args: &LeaveArgs) -> Outcome<Code> {
-    let access = args.common.cluster.access(global)?;
     // A node leaves by itself, also where etcd could be asked directly: then its data is cleaned up.
-    let access = access.without_direct();
+    let access = args.common.cluster.access(global)?.without_direct();
     let text = match (&args.member, access.only_member()) {
         (Some(member), _) => member.clone(),
         (None, Some(only)) => only.to_owned(),
         (None, None) => {
-            return Err(Failure::usage("which member leaves?")
+            return Err(Failure::usage("it is not said which member leaves")
                 .cause("name it, or name its endpoint alone with --endpoints (over Talos its node with -n)")
                 .next(["lifeboat", "etcd", "members"]));
         }
     };
-    if !args.common.dry_run {
-        // Consent to the whole is asked for below; that another one leads harms nobody, but is not done before it.
-        let looked = signals::run(super::seen(&access))?;
-        let member = change::meant(&looked.view, &text)?;
-        let plan = change::leave(&looked.view, member)?;
-        let name = args.common.cluster.name(global, &looked)?;
-        consent::by_name(&args.consent, Some(&name), &format!("This will {}. {}", plan.words, plan.sum()))?;
-        if looked.view.leader() == Some(member.id) {
-            let hand_over = change::move_leader(&looked.view, None)?;
-            let teller = Teller::new(global);
-            let changed = signals::run(act::change(&access, &looked, &hand_over, &teller))?;
-            output::say(&format!("{}: done; term {}", hand_over.words, term(&changed.view)));
-        }
-    }
     let plan = |looked: &Looked| change::leave(&looked.view, change::meant(&looked.view, &text)?);
-    let consented = if args.common.dry_run { Consent::Name(&args.consent) } else { Consent::Yes(true) };
-    let next = match &access {
-        Access::Etcd(_) => "on that machine: stop etcd, and move its data directory away; it joins again by add-member --learner and an empty one",
-        Access::Talos(_) => "its etcd is stopped and its data deleted; it joins again as a learner when it reboots (talosctl reboot). To take the node out for good: talosctl reset",
+    let hand_over = |looked: &Looked| {
+        let leaves = change::meant(&looked.view, &text)?.id;
+        if looked.view.leader() == Some(leaves) { change::move_leader(&looked.view, None).map(Some) } else { Ok(None) }
     };
-    carry_out(global, (&args.common, &access), &consented, &plan, &|_, _| vec![next.to_owned()])
+    let work = Work { plan: &plan, first: &hand_over, consent: Consent::Name(&args.consent) };
+    let next = match &access {
+        Access::Etcd(_) => {
+            "on that machine: stop etcd, and move its data directory away; it joins again by add-member --learner, with an empty one"
+        }
+        Access::Talos(_) => {
+            "its etcd is stopped and its data deleted; it joins again as a learner when it reboots (talosctl reboot). To take the node out for good: talosctl reset"
+        }
+    };
+    carry_out(global, (&args.common, &access), &work, &|_, _| vec![next.to_owned()])
 }
 
 /// Runs `add-member`.
@@ -210,14 +205,13 @@ pub(crate) fn add(global: &GlobalArgs, args: &AddArgs) -> Outcome<Code> {
             initial.join(",")
         )];
         if args.learner {
-            lines.push(format!(
-                "when it has caught up: lifeboat etcd promote {}",
-                changed.added.map(|id| id.to_string()).unwrap_or_default()
-            ));
+            let id = changed.added.map(|id| id.to_string()).unwrap_or_default();
+            lines.push(format!("when it has caught up: {}", super::with_source(&format!("lifeboat etcd promote {id}"))));
         }
         lines
     };
-    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &next)
+    let work = Work { plan: &plan, first: &nothing, consent: Consent::Yes(args.yes) };
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &work, &next)
 }
 
 /// Runs `promote`.
@@ -226,7 +220,8 @@ pub(crate) fn promote(global: &GlobalArgs, args: &PromoteArgs) -> Outcome<Code> 
         act::offered(looked, "to promote a learner: its nodes see to that by themselves")?;
         change::promote(&looked.view, change::meant(&looked.view, &args.member)?)
     };
-    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &|_, _| vec!["lifeboat etcd health".to_owned()])
+    let work = Work { plan: &plan, first: &nothing, consent: Consent::Yes(args.yes) };
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &work, &|_, _| vec![super::with_source("lifeboat etcd health")])
 }
 
 /// Runs `forfeit-leadership`, which is `move-leader`.
@@ -238,50 +233,59 @@ pub(crate) fn move_leader(global: &GlobalArgs, args: &MoveArgs) -> Outcome<Code>
         let to = args.member.as_deref().map(|text| change::meant(&looked.view, text)).transpose()?;
         change::move_leader(&looked.view, to)
     };
-    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &Consent::Yes(args.yes), &plan, &|_, _| Vec::new())
-}
-
-fn term(view: &ClusterView) -> u64 {
-    view.answering().map(|(_, answer)| answer.status.raft_term).max().unwrap_or_default()
+    let work = Work { plan: &plan, first: &nothing, consent: Consent::Yes(args.yes) };
+    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &work, &|_, _| Vec::new())
 }
 
 type Planner<'a> = &'a dyn Fn(&Looked) -> Outcome<ChangePlan>;
+type First<'a> = &'a dyn Fn(&Looked) -> Outcome<Option<ChangePlan>>;
 type Follow<'a> = &'a dyn Fn(&ClusterView, &Changed) -> Vec<String>;
 
-fn carry_out(
-    global: &GlobalArgs,
-    (common, access): (&Common, &Access),
-    consent: &Consent<'_>,
-    planner: Planner<'_>,
-    follow: Follow<'_>,
-) -> Outcome<Code> {
-    let teller = Teller::new(global);
-    let report = signals::run(async {
-        let looked = super::seen(access).await?;
-        let plan = planner(&looked)?;
-        let mut report = Done {
-            done: false,
-            change: plan.words.clone(),
-            member: None,
-            before: plan.before.into(),
-            after: plan.after.into(),
-            next: Vec::new(),
-        };
-        if common.dry_run {
-            return Ok(report);
-        }
-        let what = format!("This will {}. {}", plan.words, plan.sum());
-        match consent {
-            Consent::Yes(yes) => consent::by_yes(*yes, &what)?,
+/// What a verb does.
+struct Work<'a> {
+    plan: Planner<'a>,
+    /// What must come before it.
+    first: First<'a>,
+    consent: Consent<'a>,
+}
+
+fn nothing(_: &Looked) -> Outcome<Option<ChangePlan>> {
+    Ok(None)
+}
+
+fn carry_out(global: &GlobalArgs, (common, access): (&Common, &Access), work: &Work<'_>, follow: Follow<'_>) -> Outcome<Code> {
+    let looked = signals::run(super::seen(global, access))?;
+    let plan = (work.plan)(&looked)?;
+    let first = (work.first)(&looked)?;
+    let words = first.iter().map(|first| format!("{}, then ", first.words)).collect::<String>() + &plan.words;
+    let mut report =
+        Done { done: false, change: words.clone(), member: None, before: plan.before.into(), after: plan.after.into(), next: Vec::new() };
+    if !common.dry_run {
+        let what = format!("This will {words}. {}", plan.sum());
+        match work.consent {
+            Consent::Yes(yes) => consent::by_yes(yes, &what)?,
             Consent::Name(args) => consent::by_name(args, Some(&common.cluster.name(global, &looked)?), &what)?,
         }
-        let changed = act::change(access, &looked, &plan, &teller).await?;
+        let changed = signals::run(carried_out(access, work, &Teller::new(global)))?;
         report.done = true;
         report.member = changed.added.map(|id| id.to_string());
         report.after = Quorum::of(&changed.view).into();
         report.next = follow(&changed.view, &changed);
-        Ok(report)
-    })?;
+    }
     output::report(global.format(), &report)?;
     Ok(Code::Ok)
+}
+
+/// Looks again first: time went by while somebody was asked, and the arithmetic must hold now.
+async fn carried_out(access: &Access, work: &Work<'_>, progress: &dyn Progress) -> Outcome<Changed> {
+    let mut looked = look(access).await?;
+    let access = &looked.everywhere(access);
+    (work.plan)(&looked)?;
+    if let Some(first) = (work.first)(&looked)? {
+        act::change(access, &looked, &first, progress).await?;
+        progress.say(&format!("done: {}", first.words));
+        looked = look(access).await?;
+    }
+    let plan = (work.plan)(&looked)?;
+    act::change(access, &looked, &plan, progress).await
 }

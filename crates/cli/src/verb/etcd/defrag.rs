@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use engine::care::defrag::{Plan, Rule, Step, plan};
 use engine::care::defrag_run::{self, Ran, Turn};
-use engine::exclusion::{self, Asked};
-use engine::limits::{BACKUP_BEFORE_DEFRAG, DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW, DEFRAG_PAUSE};
+use engine::exclusion::{self, Asked, Key};
+use engine::lease::Holder;
+use engine::limits::{DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW, DEFRAG_PAUSE};
 use engine::{Code, Failure, Outcome, config};
-use etcd_store::id::ClusterId;
 use serde::Serialize;
 
 use super::ClusterArgs;
-use crate::args::{GlobalArgs, RepositoryArgs};
+use super::beside::Repository;
+use crate::args::GlobalArgs;
 use crate::output::{self, Report, size};
 use crate::progress::Teller;
-use crate::resolve::Resolved;
 use crate::{consent, signals};
 
 /// Arguments of `lifeboat etcd defrag`.
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Time between two members [default: 10s]
     #[arg(long, value_name = "TIME", env = "LIFEBOAT_DEFRAG_PAUSE")]
     pause: Option<String>,
+    /// The repository, to see how young the newest backup is and to keep backups of other hosts away [default: the configured one]
+    #[arg(long, value_name = "URL", env = "LIFEBOAT_REPO")]
+    repo: Option<String>,
     /// Show the plan
     #[arg(long)]
     dry_run: bool,
@@ -74,19 +77,35 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let access = args.cluster.access(global)?;
     let rule = rule(args)?;
     let pause = args.pause.as_deref().map(config::duration).transpose()?.unwrap_or(DEFRAG_PAUSE);
-    let looked = signals::run(super::seen(&access))?;
+    let looked = signals::run(super::seen(global, &access))?;
     let plan = plan(&looked.view, &rule)?;
-    let cluster = looked.view.cluster_id();
+    let keys = looked.known_by(&access);
+    let access = looked.everywhere(&access);
     drop(looked);
     if args.dry_run || plan.steps.is_empty() {
         output::report(global.format(), &Defragmented::planned(&plan))?;
         return Ok(Code::Ok);
     }
-    let _alone = alone(args, cluster)?;
-    offer_backup(global, args);
-    consent::by_yes(args.yes, &words(&plan, pause))?;
+    let repository = Repository::of(global, args.cluster.cluster.as_deref(), args.repo.as_deref());
+    let _alone = alone_here(args, &keys, repository.is_known())?;
+    if args.yes {
+        output::say(&format!("note: {}", repository.backup));
+    }
+    consent::by_yes(args.yes, &format!("{}\n{}", words(&plan, pause), repository.backup))?;
     let teller = Teller::new(global);
-    let ran = signals::run(async { Ok(defrag_run::run(&access, &plan, pause, &teller).await) })?;
+    let holder = Holder::default();
+    let ran = signals::run_then(
+        async {
+            repository.keep_others_away(&holder, args.yes, &teller).await?;
+            let ran = tokio::select! {
+                ran = defrag_run::run(&access, &plan, pause, &teller) => ran,
+                never = holder.keep(&teller) => match never {},
+            };
+            holder.release().await;
+            Ok(ran)
+        },
+        holder.release(),
+    )?;
     output::report(global.format(), &Defragmented::ran(&plan, &ran))?;
     match ran.stopped {
         None => Ok(Code::Ok),
@@ -115,41 +134,32 @@ fn share(text: &str) -> Outcome<f64> {
     })
 }
 
-/// Nobody backs this cluster up from here meanwhile. Where that cannot be known, only `--yes` goes on.
-fn alone(args: &Args, cluster: Option<ClusterId>) -> Outcome<Option<exclusion::Exclusion>> {
-    let asked = match cluster {
-        Some(cluster) => exclusion::alone(exclusion::state_directory().as_deref(), cluster),
-        None => Asked::Unknown("this source does not tell the cluster's id".to_owned()),
-    };
-    match asked {
+/// Nobody backs this cluster up from this host meanwhile. Where neither that can be known nor a repository is there whose lease could tell, only
+/// `--yes` goes on.
+fn alone_here(args: &Args, keys: &[Key], repository: bool) -> Outcome<Vec<exclusion::Exclusion>> {
+    if keys.is_empty() {
+        return not_known(args, "this source tells neither the cluster's id nor its members", repository).map(|()| Vec::new());
+    }
+    let held: Outcome<Vec<Option<exclusion::Exclusion>>> = keys.iter().map(|key| alone_by(args, key, repository)).collect();
+    Ok(held?.into_iter().flatten().collect())
+}
+
+fn alone_by(args: &Args, key: &Key, repository: bool) -> Outcome<Option<exclusion::Exclusion>> {
+    match exclusion::alone(exclusion::state_directory().as_deref(), key) {
         Asked::Free(exclusion) => Ok(Some(exclusion)),
         Asked::Taken => Err(Failure::failed("a backup or a defragmentation of this cluster runs on this machine")
             .cause("a member that is being read stops serving when it is defragmented; wait until the other one has ended")
             .again()),
-        Asked::Unknown(reason) if args.yes => {
-            output::say(&format!("note: whether a backup runs beside this cannot be known: {reason}"));
-            Ok(None)
-        }
-        Asked::Unknown(reason) => {
-            Err(Failure::usage("whether a backup of this cluster runs cannot be known").cause(reason).again_with(["--yes"]))
-        }
+        Asked::Unknown(reason) => not_known(args, &reason, repository).map(|()| None),
     }
 }
 
-/// Says so when no backup is younger than an hour, where a repository is known at all.
-fn offer_backup(global: &GlobalArgs, args: &Args) {
-    let Ok(resolved) = Resolved::new(global, args.cluster.cluster.as_deref(), true) else { return };
-    let Some(name) = resolved.cluster.clone() else { return };
-    let Ok(place) = resolved.place(&RepositoryArgs::default()) else { return };
-    let newest = signals::run(async {
-        let repository = engine::place::open(&place).await?;
-        let catalog = engine::place::catalog(&repository, &place, &name).await?;
-        Ok(catalog.backups.iter().map(|backup| backup.manifest.moment()).max())
-    });
-    let age = newest.ok().flatten().map(|moment| jiff::Timestamp::now().duration_since(moment));
-    if age.is_none_or(|age| age > BACKUP_BEFORE_DEFRAG) {
-        output::say("note: no backup is younger than an hour; take one first: lifeboat backup");
+fn not_known(args: &Args, reason: &str, repository: bool) -> Outcome<()> {
+    if args.yes || repository {
+        output::say(&format!("note: whether a backup runs on this machine cannot be known: {reason}"));
+        return Ok(());
     }
+    Err(Failure::usage("whether a backup of this cluster runs cannot be known").cause(reason).again_with(["--yes"]))
 }
 
 fn words(plan: &Plan, pause: Duration) -> String {

@@ -52,7 +52,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let access = args.cluster.access(global)?;
     let budget = args.hashkv_budget.as_deref().map(config::duration).transpose()?.unwrap_or(HASHKV_BUDGET);
     let compared = signals::run(async {
-        let looked = super::seen(&access).await?;
+        let looked = super::seen(global, &access).await?;
         compare(&looked, budget).await
     })?;
     output::report(global.format(), &Hashes::of(&compared))?;

@@ -1,9 +1,11 @@
 //! `lifeboat etcd health`.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use engine::care::ClusterView;
 use engine::care::health::{Certificates, Finding, Severity, examine, examine_machines, verdict};
+use engine::care::look::look;
 use engine::care::talos_facts::{self, TalosFacts};
 use engine::limits::HEALTH_EVERY;
 use engine::talos::reach;
@@ -20,7 +22,7 @@ use crate::signals;
 pub(crate) struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Look again until the cluster is healthy, for so long
+    /// Look again for so long while there is an alert, or advice that may pass by itself; then the last verdict counts
     #[arg(long, value_name = "TIME", env = "LIFEBOAT_WAIT_TIMEOUT")]
     wait_timeout: Option<String>,
     /// Go on looking, and print the verdict whenever a finding changes, until Ctrl-C
@@ -34,9 +36,9 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let wait = args.wait_timeout.as_deref().map(config::duration).transpose()?;
     let format = global.format();
     if args.watch {
-        return signals::run(watch(&access, |report| output::report(format, report)));
+        return signals::run(watch(&Eye::new(global, &access), |report| output::report(format, report)));
     }
-    let report = signals::run(judged(&access, wait))?;
+    let report = signals::run(judged(&Eye::new(global, &access), wait))?;
     output::report(format, &report)?;
     Ok(report.code())
 }
@@ -87,6 +89,11 @@ impl Health {
         Self { cluster_id: None, verdict: Severity::Alert.word(), findings: vec![line], severity: Severity::Alert }
     }
 
+    fn may_pass(&self) -> bool {
+        let advice = Severity::Advice.word();
+        self.severity == Severity::Alert || self.findings.iter().any(|line| line.verdict == advice && PASSING.contains(&line.check))
+    }
+
     fn code(&self) -> Code {
         match self.severity {
             Severity::Healthy | Severity::Unknown => Code::Ok,
@@ -99,7 +106,37 @@ impl Health {
 impl Line {
     fn of(finding: Finding) -> Self {
         let Finding { check, severity, member, says, means, mend } = finding;
-        Self { check, verdict: severity.word(), member, says, means, mend }
+        Self { check, verdict: severity.word(), member, says, means, mend: mend.map(|command| super::with_source(&command)) }
+    }
+}
+
+/// Who looks again and again, and says what was odd only when that is new.
+struct Eye<'a> {
+    global: &'a GlobalArgs,
+    access: &'a Access,
+    said: RefCell<Option<Vec<String>>>,
+}
+
+impl<'a> Eye<'a> {
+    fn new(global: &'a GlobalArgs, access: &'a Access) -> Self {
+        Self { global, access, said: RefCell::new(None) }
+    }
+
+    async fn look(&self) -> Outcome<Seen> {
+        let looked = look(self.access).await?;
+        let certificates = looked.certificates(self.access);
+        let before = self.said.replace(Some(looked.view.notes.clone()));
+        match before {
+            None => super::say_source(self.global, self.access, &looked),
+            Some(notes) if notes != looked.view.notes => super::say_oddities(&looked.view),
+            Some(_) => {}
+        }
+        let machines = match (&looked.talos, self.access.talos()) {
+            (Some(reached), _) => Some(talos_facts::facts(reached).await),
+            (None, Some(options)) => Some(talos_facts::facts(&reach(options, true).await?).await),
+            (None, None) => None,
+        };
+        Ok(Seen { view: looked.view, certificates, machines })
     }
 }
 
@@ -110,31 +147,24 @@ struct Seen {
     machines: Option<TalosFacts>,
 }
 
-async fn look(access: &Access) -> Outcome<Seen> {
-    let looked = super::seen(access).await?;
-    let certificates = looked.certificates(access);
-    let machines = match (&looked.talos, access.talos()) {
-        (Some(reached), _) => Some(talos_facts::facts(reached).await),
-        (None, Some(options)) => Some(talos_facts::facts(&reach(options, true).await?).await),
-        (None, None) => None,
-    };
-    Ok(Seen { view: looked.view, certificates, machines })
-}
+/// Advice that may pass by itself: somebody starts, catches up, or is elected. All other advice stays until somebody acts, and is not waited for.
+const PASSING: [&str; 7] = ["answers", "leader", "member-lists", "raft-lag", "leader-changes", "latency", "talos-apid"];
 
-/// Looks until it is healthy or the time is over; the last look counts.
-async fn judged(access: &Access, wait: Option<Duration>) -> Outcome<Health> {
+/// Looks until nothing is left that is worth waiting for, or the time is over; the last look counts.
+async fn judged(eye: &Eye<'_>, wait: Option<Duration>) -> Outcome<Health> {
     let until = wait.map(|wait| Instant::now() + wait);
     let mut earlier = None;
     loop {
-        let looked = look(access).await;
+        let looked = eye.look().await;
         let over = until.is_none_or(|until| Instant::now() + HEALTH_EVERY >= until);
         match looked {
             Ok(seen) => {
                 let health = Health::of(&seen, earlier.as_ref());
-                if over || health.severity <= Severity::Unknown {
+                if over || !health.may_pass() {
                     return Ok(health);
                 }
-                earlier = Some(earlier.unwrap_or(seen.view));
+                // Elections are counted from look to look: the one that ended the trouble must not keep the cluster ill.
+                earlier = Some(seen.view);
             }
             Err(failure) if over || failure.code != Code::SourceUnreachable => return Err(failure),
             Err(_) => {}
@@ -144,11 +174,11 @@ async fn judged(access: &Access, wait: Option<Duration>) -> Outcome<Health> {
 }
 
 /// Prints whenever something changed, compared by what is found and not by its numbers.
-async fn watch(access: &Access, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
+async fn watch(eye: &Eye<'_>, print: impl Fn(&Health) -> Outcome<()>) -> Outcome<Code> {
     let mut earlier: Option<ClusterView> = None;
     let mut last: Option<Vec<(&'static str, &'static str, Option<String>)>> = None;
     loop {
-        let health = match look(access).await {
+        let health = match eye.look().await {
             Ok(seen) => {
                 let health = Health::of(&seen, earlier.as_ref());
                 earlier = Some(seen.view);

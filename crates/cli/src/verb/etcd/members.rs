@@ -27,6 +27,9 @@ struct Members {
 struct Line {
     node: String,
     id: String,
+    /// Only where the members that answer belong to several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<String>,
     name: String,
     peer_urls: Vec<String>,
     client_urls: Vec<String>,
@@ -38,7 +41,7 @@ struct Line {
 /// Runs `lifeboat etcd members`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let access = args.cluster.access(global)?;
-    let looked = signals::run(super::seen(&access))?;
+    let looked = signals::run(super::seen(global, &access))?;
     output::report(global.format(), &Members::of(&looked.view))?;
     Ok(Code::Ok)
 }
@@ -46,6 +49,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
 impl Members {
     fn of(view: &ClusterView) -> Self {
         let line = |member: &engine::care::MemberView| Line {
+            cluster_id: super::cluster_of(view, member),
             node: node(member),
             id: member.id.to_string(),
             name: member.name.clone(),

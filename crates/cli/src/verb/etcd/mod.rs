@@ -1,6 +1,7 @@
 //! `lifeboat etcd …`: the daily care of a cluster. One file per verb.
 
 mod alarm;
+mod beside;
 mod change;
 mod defrag;
 mod hashkv;
@@ -13,14 +14,18 @@ mod status;
 use clap::Subcommand;
 use engine::care::look::{Looked, look};
 use engine::care::{ClusterView, MemberView};
+use engine::next::line;
 use engine::{Access, Code, Outcome};
 
 use crate::args::{GlobalArgs, SourceArgs};
-use crate::output;
 use crate::resolve::Resolved;
+use crate::{again, output};
 
 /// Arguments of `lifeboat etcd`.
 #[derive(clap::Args, Debug)]
+#[command(
+    after_help = "The members named lead to all others: the member list is always followed. docs/care.md explains every verb and every finding."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -100,14 +105,31 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     }
 }
 
-/// Looks round and says what was odd on the way.
-async fn seen(access: &Access) -> Outcome<Looked> {
+/// Looks round, says whose cluster this is, and what was odd on the way.
+async fn seen(global: &GlobalArgs, access: &Access) -> Outcome<Looked> {
     let looked = look(access).await?;
-    say_oddities(&looked.view);
+    say_source(global, access, &looked);
     Ok(looked)
 }
 
+fn say_source(global: &GlobalArgs, access: &Access, looked: &Looked) {
+    let view = &looked.view;
+    if !global.quiet {
+        let id = view.cluster_id().map(|id| format!(" {id}")).unwrap_or_default();
+        let source = match (access, &looked.talos) {
+            (_, Some(talos)) => format!("Talos context '{}' (its cluster id is not offered by this source)", talos.context),
+            (Access::Etcd(options), None) => format!("etcd cluster{id} at {}", options.endpoints.join(",")),
+            (Access::Talos(_), None) => format!("etcd cluster{id} directly, with a certificate made from a Talos machine config"),
+        };
+        output::say(&format!("source: {source}; {} of {} members answer", view.answering().count(), view.members.len()));
+    }
+    say_oddities(view);
+}
+
 fn say_oddities(view: &ClusterView) {
+    if view.cluster_ids().len() > 1 {
+        output::say(&format!("warning: the members that answer belong to different clusters: {}", view.clusters()));
+    }
     for note in &view.notes {
         output::say(&format!("note: {note}"));
     }
@@ -116,9 +138,23 @@ fn say_oddities(view: &ClusterView) {
     }
 }
 
+/// A command of these verbs, with the flags that lead to the same cluster.
+fn with_source(command: &str) -> String {
+    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let flags = again::source_flags(&words, &arguments);
+    if flags.is_empty() { command.to_owned() } else { format!("{command} {}", line(flags)) }
+}
+
 /// Where a member was asked, for the first column.
 fn node(member: &MemberView) -> String {
     if member.endpoint.is_empty() { "-".to_owned() } else { member.endpoint.clone() }
+}
+
+/// The cluster a member belongs to, where several were found.
+fn cluster_of(view: &ClusterView, member: &MemberView) -> Option<String> {
+    let own = member.answer.as_ref().ok()?.cluster_id?;
+    (view.cluster_ids().len() > 1).then(|| own.to_string())
 }
 
 fn yes(value: bool) -> String {

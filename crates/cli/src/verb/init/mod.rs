@@ -191,7 +191,9 @@ fn extras(args: &Args, source: &Access) -> Outcome<Option<Vec<PathBuf>>> {
     for extra in &args.extra {
         match Extra::of(extra) {
             Extra::MachineConfig if source.talos().is_none() => {
-                return Err(Failure::usage("machine configs are Talos's, and this cluster is reached by etcd's own API").again_without("--extra"));
+                return Err(
+                    Failure::usage("machine configs are Talos's, and this cluster is reached by etcd's own API").again_without("--extra")
+                );
             }
             Extra::Path(path) if !path.is_absolute() => {
                 return Err(Failure::usage("an extra is named by its absolute path").object(path.display()).again());

@@ -7,48 +7,68 @@ use etcd_store::id::MemberId;
 
 use super::Finding;
 use crate::care::quorum::Quorum;
-use crate::care::view::ClusterView;
+use crate::care::view::{ClusterView, MemberView};
+use crate::next::quoted;
+
+/// How a command names a member.
+fn word(member: &MemberView) -> String {
+    quoted(&member.label())
+}
 
 pub(super) fn quorum(view: &ClusterView) -> Vec<Finding> {
+    let mut findings = if view.cluster_ids().len() > 1 {
+        vec![Finding::unknown("quorum", "not counted: the members that answer belong to different clusters")]
+    } else {
+        vec![enough(view)]
+    };
+    findings.extend(answers(view));
+    findings
+}
+
+/// Whether enough voting members work, and how many more may be lost.
+fn enough(view: &ClusterView) -> Finding {
     let quorum = Quorum::of(view);
-    let mut findings = Vec::new();
     let words = quorum.words();
     if !quorum.holds() {
-        findings.push(
-            Finding::alert("quorum", words, "nothing can be written, and nothing read that must be up to date; start the members that do not answer. If a majority is gone for good, only a restore brings the cluster back")
-                .mend("lifeboat backup --degraded"),
-        );
+        Finding::alert("quorum", words, "nothing can be written, and nothing read that must be up to date; start the members that do not answer. If a majority is gone for good, only a restore brings the cluster back")
+            .mend("lifeboat backup --degraded")
     } else if quorum.voters == 1 {
-        findings.push(
-            Finding::advice("quorum", words, "one member is no cluster: what destroys it destroys the data; only backups stand between")
-                .mend("lifeboat etcd add-member --learner --help"),
-        );
+        Finding::advice("quorum", words, "one member is no cluster: what destroys it destroys the data; only backups stand between")
+            .mend("lifeboat etcd add-member --learner --help")
     } else if quorum.spare() == 0 && quorum.working < quorum.voters {
-        findings.push(Finding::alert("quorum", words, "the next member that fails takes the whole cluster with it"));
-    } else if quorum.voters.is_multiple_of(2) {
-        findings.push(Finding::advice(
+        let dead = view.voters().find(|member| !member.is_working_voter());
+        Finding::alert(
             "quorum",
             words,
-            format!("{} voting members survive no more losses than {} do", quorum.voters, quorum.voters - 1),
-        ));
+            "the next member that fails takes the whole cluster with it; bring back the one that is missing, or replace it",
+        )
+        .mend(format!("lifeboat etcd remove-member {}", dead.map_or_else(|| "NAME".to_owned(), word)))
+    } else if quorum.voters.is_multiple_of(2) {
+        Finding::advice("quorum", words, format!("{} voting members survive no more losses than {} do", quorum.voters, quorum.voters - 1))
+            .mend("lifeboat etcd add-member --learner --help")
     } else {
-        findings.push(Finding::healthy("quorum", words));
+        Finding::healthy("quorum", words)
     }
+}
+
+/// Who does not answer.
+fn answers(view: &ClusterView) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for (member, silence) in view.silent() {
         let (says, means) = (
             format!("does not answer: {}", silence.reason),
             if member.name.is_empty() {
-                "it was added and has never started"
+                "it was added and has never started: start it, or take it back"
             } else {
                 "it is down, cut off, or its certificate is not trusted"
             },
         );
         let finding = if member.is_learner { Finding::advice("answers", says, means) } else { Finding::alert("answers", says, means) };
-        findings.push(
-            finding
-                .of(member.label())
-                .mend(format!("lifeboat etcd status --endpoints {}", member.client_urls.first().map_or("URL", String::as_str))),
-        );
+        let mend = match member.client_urls.first() {
+            Some(url) => format!("lifeboat etcd status --endpoints {}", quoted(url)),
+            None => format!("lifeboat etcd remove-member {}", member.id),
+        };
+        findings.push(finding.of(member.label()).mend(mend));
     }
     for (endpoint, silence) in &view.strangers {
         findings.push(
@@ -79,14 +99,23 @@ pub(super) fn one_cluster(view: &ClusterView) -> Vec<Finding> {
         0 => vec![Finding::unknown(CHECK, "the cluster's id is not offered by this source")],
         1 => vec![Finding::healthy(CHECK, says.join("; "))],
         _ => vec![Finding::alert(CHECK, format!("SPLIT: {}", says.join("; ")), "members of different clusters: one was restored or started anew by itself, or endpoints of two clusters were mixed. Both take writes, and what one takes the other never sees; decide which is right, keep a backup of the other, and let its members join anew")
-            .mend("lifeboat backup --degraded")],
+            .mend(format!("lifeboat backup --degraded --endpoints {}", outnumbered(view)))],
     }
+}
+
+/// An endpoint of the cluster with the fewest members: what it alone holds is what a repair may lose.
+fn outnumbered(view: &ClusterView) -> String {
+    let mut by_id: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for (member, answer) in view.answering() {
+        by_id.entry(answer.cluster_id).or_default().push(&member.endpoint);
+    }
+    by_id.into_values().min_by_key(Vec::len).and_then(|endpoints| endpoints.first().map(|url| (*url).to_owned())).unwrap_or_default()
 }
 
 pub(super) fn leader(view: &ClusterView) -> Vec<Finding> {
     const CHECK: &str = "leader";
     let mut findings = Vec::new();
-    let leaders: BTreeSet<MemberId> = view.answering().filter_map(|(_, answer)| answer.status.leader).collect();
+    let leaders = view.leaders();
     let terms: BTreeSet<u64> = view.answering().map(|(_, answer)| answer.status.raft_term).collect();
     for (member, answer) in view.answering() {
         if answer.status.leader.is_none() {
@@ -97,19 +126,25 @@ pub(super) fn leader(view: &ClusterView) -> Vec<Finding> {
     let name = |id: &MemberId| view.member(*id).map_or_else(|| id.to_string(), |member| member.label());
     if leaders.len() > 1 {
         let names: Vec<String> = leaders.iter().map(name).collect();
-        findings.push(Finding::alert(
-            CHECK,
-            format!("SPLIT: several leaders: {}", names.join(", ")),
-            "an election was under way at this moment, or these are several clusters: look again",
-        ));
+        findings.push(
+            Finding::alert(
+                CHECK,
+                format!("SPLIT: several leaders: {}", names.join(", ")),
+                "an election was under way at this moment, or these are several clusters: look again",
+            )
+            .mend("lifeboat etcd status"),
+        );
     } else if let Some(leader) = leaders.first().filter(|_| findings.is_empty()) {
         let term = terms.last().copied().unwrap_or_default();
         if terms.len() > 1 {
-            findings.push(Finding::advice(
-                CHECK,
-                format!("{} leads; terms {terms:?}", name(leader)),
-                "the members are not in the same term: an election was under way at this moment, or one is cut off; look again",
-            ));
+            findings.push(
+                Finding::advice(
+                    CHECK,
+                    format!("{} leads; terms {terms:?}", name(leader)),
+                    "the members are not in the same term: an election was under way at this moment, or one is cut off; look again",
+                )
+                .mend("lifeboat etcd status"),
+            );
         } else {
             findings.push(Finding::healthy(CHECK, format!("{} leads, term {term}, as every member says", name(leader))));
         }
@@ -120,7 +155,7 @@ pub(super) fn leader(view: &ClusterView) -> Vec<Finding> {
 pub(super) fn lists(view: &ClusterView) -> Vec<Finding> {
     const CHECK: &str = "member-lists";
     let mut findings = Vec::new();
-    let mut lists: BTreeMap<Vec<(MemberId, String, Vec<String>, bool)>, Vec<String>> = BTreeMap::new();
+    let mut lists: BTreeMap<Vec<Listed>, Vec<String>> = BTreeMap::new();
     for (member, answer) in view.answering() {
         match &answer.listed {
             Ok(list) => lists.entry(comparable(list)).or_default().push(member.label()),
@@ -140,7 +175,7 @@ pub(super) fn lists(view: &ClusterView) -> Vec<Finding> {
     if lists.len() > 1 {
         let says: Vec<String> =
             lists.iter().map(|(list, members)| format!("{} list(s) {} member(s)", members.join(" and "), list.len())).collect();
-        findings.push(Finding::alert(CHECK, format!("the members hold different member lists: {}", says.join("; ")), "a change of the membership has not reached every member: one is behind or cut off; when it stays, that member must be replaced"));
+        findings.push(Finding::alert(CHECK, format!("the members hold different member lists: {}", says.join("; ")), "a change of the membership has not reached every member: one is behind or cut off; when it stays, that member must be replaced").mend("lifeboat etcd members"));
     }
     for list in lists.keys() {
         let ids: BTreeSet<MemberId> = list.iter().map(|(id, ..)| *id).collect();
@@ -158,7 +193,10 @@ pub(super) fn lists(view: &ClusterView) -> Vec<Finding> {
     findings
 }
 
-fn comparable(list: &[Member]) -> Vec<(MemberId, String, Vec<String>, bool)> {
+/// A member as a list has it, without what may differ from list to list: id, name, peer URLs in order, whether it is a learner.
+type Listed = (MemberId, String, Vec<String>, bool);
+
+fn comparable(list: &[Member]) -> Vec<Listed> {
     let mut list: Vec<_> = list
         .iter()
         .map(|member| {
@@ -220,7 +258,7 @@ pub(super) fn learners(view: &ClusterView) -> Vec<Finding> {
                 format!("is a learner, {behind} entries behind: it can be promoted"),
                 "it has no vote: it does not help the cluster to survive a loss",
             )
-            .mend(format!("lifeboat etcd promote {}", member.label()))
+            .mend(format!("lifeboat etcd promote {}", word(member)))
         } else {
             Finding::advice(
                 CHECK,

@@ -18,7 +18,8 @@ pub(super) fn leader_changes(view: &ClusterView, earlier: Option<&ClusterView>) 
             CHECK,
             format!("{elections} election(s) in {seconds} s"),
             "members lose sight of their leader: a slow disk, a slow network, or a machine without breath. Look at the disk's fsync times first",
-        )],
+        )
+        .mend("lifeboat etcd health --watch")],
     }
 }
 

@@ -4,12 +4,13 @@ use etcd_api::AlarmKind;
 use etcd_store::id::MemberId;
 
 use super::Finding;
+use crate::care::size;
 use crate::care::view::{ClusterView, MemberView};
 use crate::limits::{ADVISED_SIZE, DEFAULT_QUOTA, IN_USE_ADVICE, IN_USE_ALERT, IN_USE_FROM, QUOTA_ADVICE, QUOTA_ALERT};
 
 pub(super) fn alarms(view: &ClusterView) -> Vec<Finding> {
     const CHECK: &str = "alarms";
-    let Some(alarms) = &view.alarms else { return vec![Finding::unknown(CHECK, "no member lists the alarms")] };
+    let Some(alarms) = &view.alarms else { return from_errors(view) };
     if alarms.is_empty() {
         return vec![Finding::healthy(CHECK, "none")];
     }
@@ -31,6 +32,29 @@ pub(super) fn alarms(view: &ClusterView) -> Vec<Finding> {
     alarms.iter().map(finding).collect()
 }
 
+/// Without a quorum nobody lists the alarms; each member still says in its status which ones it knows of.
+fn from_errors(view: &ClusterView) -> Vec<Finding> {
+    const CHECK: &str = "alarms";
+    let mut findings = Vec::new();
+    for (member, answer) in view.answering() {
+        for error in answer.status.errors.iter().filter(|error| error.contains("alarm:")) {
+            findings.push(
+                Finding::alert(
+                    CHECK,
+                    format!("says: {}", error.trim()),
+                    "an alarm was raised before the quorum was lost; it is seen to when there is one again",
+                )
+                .mend("lifeboat etcd alarm list")
+                .of(member.label()),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::unknown(CHECK, "nobody lists the alarms without a quorum; the members' statuses name none"));
+    }
+    findings
+}
+
 /// The quota of a member in bytes, and whether it said so itself; etcd's default where it did not. `None` for one that does not answer.
 #[must_use]
 pub fn quota_of(member: &MemberView) -> Option<(u64, bool)> {
@@ -49,7 +73,7 @@ pub(super) fn quota(view: &ClusterView) -> Vec<Finding> {
         let (Some(status), Some((quota, told))) = (member.status(), quota_of(member)) else { continue };
         let share = status.db_size as f64 / quota as f64;
         let said = if told { "its quota" } else { "etcd's default quota (before 3.6 a member does not tell its own)" };
-        let says = format!("{} of {}, {:.0} % of {said}", mib(status.db_size), mib(quota), share * 100.0);
+        let says = format!("{} of {}, {:.0} % of {said}", size(status.db_size), size(quota), share * 100.0);
         let means = "when the file reaches the quota the whole cluster refuses writes (NOSPACE)";
         // A quota that was only assumed may be far larger in truth: it is never more than advice.
         if told && share >= QUOTA_ALERT {
@@ -63,7 +87,7 @@ pub(super) fn quota(view: &ClusterView) -> Vec<Finding> {
             findings.push(
                 Finding::advice(
                     CHECK,
-                    format!("its file has {}", mib(status.db_size)),
+                    format!("its file has {}", size(status.db_size)),
                     "etcd is not made for more than 8 GiB: starting, snapshots and recovery take long",
                 )
                 .mend("lifeboat etcd top")
@@ -88,7 +112,7 @@ pub(super) fn in_use(view: &ClusterView) -> Vec<Finding> {
             continue;
         }
         least = least.min(share);
-        let says = format!("{:.0} % of {} in use", share * 100.0, mib(status.db_size));
+        let says = format!("{:.0} % of {} in use", share * 100.0, size(status.db_size));
         let means = "the rest is free pages that only a defragmentation gives back; they count against the quota and are in every snapshot";
         let finding = if share < IN_USE_ALERT {
             Finding::alert(CHECK, says, means)
@@ -105,8 +129,4 @@ pub(super) fn in_use(view: &ClusterView) -> Vec<Finding> {
         findings.push(Finding::healthy(CHECK, says));
     }
     findings
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

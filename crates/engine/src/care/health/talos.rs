@@ -77,13 +77,15 @@ fn unwell(service: &Service) -> String {
 /// Check 3: every member is at an address of a control plane node.
 fn members(view: &ClusterView, facts: &TalosFacts) -> Vec<Finding> {
     const CHECK: &str = "talos-members";
-    let known: Vec<IpAddr> = facts.nodes.iter().filter(|node| node.is_control_plane).flat_map(|node| node.addresses.iter().copied()).collect();
+    let known: Vec<IpAddr> =
+        facts.nodes.iter().filter(|node| node.is_control_plane).flat_map(|node| node.addresses.iter().copied()).collect();
     if known.is_empty() {
         return vec![Finding::unknown(CHECK, "no control plane node is known")];
     }
     let mut findings = Vec::new();
     for member in view.members.iter().filter(|member| member.is_listed) {
-        let foreign = member.peer_urls.iter().find(|url| !host_of(url).and_then(|host| host.parse().ok()).is_some_and(|ip| known.contains(&ip)));
+        let foreign =
+            member.peer_urls.iter().find(|url| !host_of(url).and_then(|host| host.parse().ok()).is_some_and(|ip| known.contains(&ip)));
         if let Some(url) = foreign {
             findings.push(
                 Finding::alert(
@@ -211,7 +213,11 @@ mod tests {
     }
 
     fn odd(facts: &TalosFacts) -> Vec<(&'static str, Severity)> {
-        examine(&view(), facts).into_iter().filter(|finding| finding.severity != Severity::Healthy).map(|finding| (finding.check, finding.severity)).collect()
+        examine(&view(), facts)
+            .into_iter()
+            .filter(|finding| finding.severity != Severity::Healthy)
+            .map(|finding| (finding.check, finding.severity))
+            .collect()
     }
 
     #[test]
@@ -226,13 +232,22 @@ mod tests {
         type Change = fn(&mut NodeFacts);
         let cases: [(Change, &str, Severity); 8] = [
             (|node| node.version = Err("down".into()), "talos-apid", Severity::Alert),
-            (|node| node.services = Ok(vec![service("etcd", "Failed", ServiceHealth::Unknown), service("kubelet", "Running", ServiceHealth::Healthy)]), "talos-etcd", Severity::Alert),
+            (
+                |node| {
+                    node.services =
+                        Ok(vec![service("etcd", "Failed", ServiceHealth::Unknown), service("kubelet", "Running", ServiceHealth::Healthy)])
+                },
+                "talos-etcd",
+                Severity::Alert,
+            ),
             (|node| node.services = Ok(vec![service("etcd", "Running", ServiceHealth::Healthy)]), "talos-kubelet", Severity::Alert),
             (|node| node.addresses = [IpAddr::from([10, 9, 9, 9])].into(), "talos-members", Severity::Alert),
             (|node| node.memory = Ok(Memory { total: 1 << 30, available: 0 }), "talos-memory", Severity::Advice),
             (|node| node.ephemeral = Ok(Some(1 << 30)), "talos-disk", Severity::Advice),
             (
-                |node| node.diagnostics = Ok(vec![Diagnostic { id: "address-overlap".into(), message: "pods".into(), details: Vec::new() }]),
+                |node| {
+                    node.diagnostics = Ok(vec![Diagnostic { id: "address-overlap".into(), message: "pods".into(), details: Vec::new() }])
+                },
                 "talos-diagnostics",
                 Severity::Advice,
             ),

@@ -125,6 +125,7 @@ fn a_split_is_named() {
     view.members[2].answer.as_mut().unwrap().cluster_id = Some(ClusterId(8));
     status(&mut view, 2).leader = Some(MemberId(3));
     let said = odd(&view);
+    assert_eq!(said[0], ("quorum", Severity::Unknown, String::new()), "votes of two clusters are not added up");
     assert!(
         said.contains(&("cluster-id", Severity::Alert, String::new())) && said.contains(&("leader", Severity::Alert, String::new())),
         "{said:?}"
@@ -137,7 +138,12 @@ fn lists_that_differ_and_members_that_are_in_none() {
     view.members[1].answer.as_mut().unwrap().listed.as_mut().unwrap().pop();
     view.members[2].is_listed = false;
     let said = odd(&view);
-    assert_eq!(said, [("member-lists", Severity::Alert, "m3".to_owned()), ("member-lists", Severity::Alert, String::new())]);
+    let expected = [("quorum", Severity::Advice, ""), ("member-lists", Severity::Alert, "m3"), ("member-lists", Severity::Alert, "")];
+    assert_eq!(
+        said,
+        expected.map(|(check, severity, member)| (check, severity, member.to_owned())),
+        "two have a vote, and two are no better than one"
+    );
 }
 
 #[test]
@@ -194,6 +200,8 @@ fn alarms_quota_and_free_pages() {
     assert_eq!(said, expected.map(|(check, severity, member)| (check, severity, member.to_owned())));
     view.alarms = None;
     assert!(odd(&view).contains(&("alarms", Severity::Unknown, String::new())));
+    status(&mut view, 1).errors = vec!["etcdserver: no leader".to_owned(), "memberID:2 alarm:CORRUPT ".to_owned()];
+    assert!(odd(&view).contains(&("alarms", Severity::Alert, "m2".to_owned())), "without a quorum the status still tells");
     // A member before 3.6 does not tell its quota: what is only assumed is never an alert.
     status(&mut view, 0).db_size_quota = None;
     assert!(odd(&view).contains(&("quota", Severity::Advice, "m1".to_owned())));
@@ -226,8 +234,57 @@ fn versions_certificates_and_latency() {
 #[test]
 fn a_member_is_meant_by_name_id_and_address() {
     let view = cluster(3);
-    for text in ["m2", "2", "0000000000000002", "http://10.0.0.2:2379", "http://10.0.0.2:2379/"] {
+    for text in ["m2", "2", "0000000000000002", "http://10.0.0.2:2379", "http://10.0.0.2:2379/", "10.0.0.2:2379"] {
         assert_eq!(view.find(text).unwrap().id, MemberId(2), "{text}");
     }
     assert!(view.find("m4").is_none() && view.find("").is_none());
+}
+
+/// The page that explains every finding says what the code does: each check has its row, and the thresholds in it are these.
+#[test]
+fn the_page_about_care_names_every_check_and_its_thresholds() {
+    use crate::limits::*;
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/care.md")).unwrap();
+    let row = |check: &str| {
+        let start = format!("| `{check}` |");
+        page.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("docs/care.md has no row for {check}")).to_owned()
+    };
+    let view = cluster(3);
+    let certificates = Certificates { ends: vec![("client".into(), Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 300))] };
+    for finding in examine(&view, Some(&view), &certificates) {
+        assert!(!row(finding.check).is_empty());
+    }
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let days = |time: SignedDuration| format!("{} days", time.as_hours() / 24);
+    for (check, thresholds) in [
+        ("raft-lag", vec![format!("| {LAG_ADVICE} entries behind |"), format!("| {LAG_ALERT} entries behind |")]),
+        (
+            "quota",
+            vec![
+                percent(QUOTA_ADVICE),
+                percent(QUOTA_ALERT),
+                format!("{} GiB", ADVISED_SIZE >> 30),
+                format!("{} GiB is assumed", DEFAULT_QUOTA >> 30),
+            ],
+        ),
+        ("in-use", vec![percent(IN_USE_ADVICE), percent(IN_USE_ALERT), format!("below {} MiB", IN_USE_FROM >> 20)]),
+        ("certificates", vec![days(CERTIFICATE_ADVICE), days(CERTIFICATE_ALERT)]),
+        ("latency", vec![format!("{} ms", LATENCY_ADVICE.as_millis())]),
+    ] {
+        for threshold in thresholds {
+            assert!(row(check).contains(&threshold), "docs/care.md: {check} does not say {threshold:?}");
+        }
+    }
+    for said in [
+        format!("a file of {} of the quota", percent(QUOTA_ALERT)),
+        format!("less than {} is in use", percent(DEFRAG_IN_USE_BELOW)),
+        format!("more than {} MiB is free", DEFRAG_FREE_ABOVE >> 20),
+        format!("with {} s between two", DEFRAG_PAUSE.as_secs()),
+        format!("waits up to {} s for a defragmentation", BACKUP_WAITS_FOR_DEFRAG.as_secs()),
+        format!("younger than {} h", BACKUP_BEFORE_DEFRAG.as_hours()),
+        format!("for up to {} s", EFFECT_WITHIN.as_secs()),
+        format!("(`{}s`)", HASHKV_BUDGET.as_secs()),
+    ] {
+        assert!(page.contains(&said), "docs/care.md does not say {said:?}");
+    }
 }

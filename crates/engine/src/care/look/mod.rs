@@ -2,19 +2,20 @@
 
 mod talos;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use etcd_api::{Client, ConnectOptions, Endpoint, ErrorClass, Member};
 use etcd_store::id::MemberId;
-use futures::future::join_all;
+use futures::future::{join_all, select_ok};
 use jiff::Timestamp;
 
 use super::health::Certificates;
 use super::view::{ClusterView, MemberAnswer, MemberView, Silence};
+use crate::access::Access;
+use crate::exclusion::Key;
 use crate::failure::{Failure, Outcome};
 use crate::limits::MAX_MEMBERS;
-use crate::access::Access;
 use crate::member_link::MemberLink;
 use crate::source::{SourceOptions, connect_options};
 use crate::source_failure::failure;
@@ -32,6 +33,26 @@ pub struct Looked {
 }
 
 impl Looked {
+    /// What processes of this host know the cluster by.
+    #[must_use]
+    pub fn known_by(&self, access: &Access) -> Vec<Key> {
+        let members = self.view.members.iter().filter(|member| member.is_listed && access.talos().is_some()).map(|member| member.id);
+        Key::of(self.view.cluster_id(), members)
+    }
+
+    /// The same way with every member that answered among the endpoints: the one that was named may be the one that goes.
+    #[must_use]
+    pub fn everywhere(&self, access: &Access) -> Access {
+        // Talos's nodes are found anew at every look.
+        let Access::Etcd(options) = access else { return access.clone() };
+        let mut options = options.clone();
+        let found = self.view.answering().map(|(member, _)| member.endpoint.clone());
+        let new: Vec<String> = found.filter(|endpoint| !options.endpoints.contains(endpoint)).collect();
+        options.endpoints.extend(new);
+        options.endpoints.truncate(MAX_MEMBERS);
+        Access::Etcd(options)
+    }
+
     /// Until when the certificates are valid that this took: our own, and those the members showed.
     #[must_use]
     pub fn certificates(&self, access: &Access) -> Certificates {
@@ -218,8 +239,16 @@ impl Round {
         }
     }
 
-    /// Every member that some list holds, the leader's list first: it is the one that changes first.
+    /// The members, as the leader lists them: it is the one whose list changes first. Where it does not answer, or several claim to lead, every member
+    /// that some list holds.
     fn listed(&self) -> BTreeMap<MemberId, Member> {
+        let leaders: BTreeSet<MemberId> = self.answers.values().filter_map(|(_, answer)| answer.status.leader).collect();
+        let clusters: BTreeSet<_> = self.answers.values().map(|(_, answer)| answer.cluster_id).collect();
+        if let (1, 1, Some((_, leader))) = (leaders.len(), clusters.len(), leaders.first().and_then(|id| self.answers.get(id)))
+            && let Ok(list) = &leader.listed
+        {
+            return list.iter().map(|member| (member.id, member.clone())).collect();
+        }
         let mut lists: Vec<(bool, &Vec<Member>)> = self
             .answers
             .iter()
@@ -249,18 +278,18 @@ impl Round {
         more
     }
 
+    /// Asks everybody who follows a leader at once: listing alarms goes through the log, and nothing comes back from a member that is cut off.
     async fn alarms(&mut self) -> Option<Vec<etcd_api::Alarm>> {
-        let mut said = String::new();
-        for link in self.links.values() {
-            let answer = match link {
-                MemberLink::Etcd(client) => client.alarms().await.map_err(|error| error.to_string()),
-                MemberLink::Talos(node) => node.etcd_alarms().await.map_err(|error| error.to_string()),
-            };
-            match answer {
-                Ok(alarms) => return Some(alarms),
-                Err(error) => said = error,
+        let follows = |id: &MemberId| self.answers.get(id).is_some_and(|(_, answer)| answer.status.leader.is_some());
+        let asking: Vec<_> = self.links.iter().filter(|(id, _)| follows(id)).map(|(_, link)| Box::pin(alarms_of(link))).collect();
+        let said = if asking.is_empty() {
+            "no member that answers knows of a leader".to_owned()
+        } else {
+            match select_ok(asking).await {
+                Ok((alarms, _)) => return Some(alarms),
+                Err(error) => error,
             }
-        }
+        };
         self.notes.push(format!("the alarms cannot be listed: {said}"));
         None
     }
@@ -285,6 +314,13 @@ impl Round {
         members.sort_by_key(|member| member.id);
         let view = ClusterView { taken: self.taken, members, strangers: self.strangers, alarms, notes: self.notes };
         Looked { view, links: self.links, talos }
+    }
+}
+
+async fn alarms_of(link: &MemberLink) -> Result<Vec<etcd_api::Alarm>, String> {
+    match link {
+        MemberLink::Etcd(client) => client.alarms().await.map_err(|error| error.to_string()),
+        MemberLink::Talos(node) => node.etcd_alarms().await.map_err(|error| error.to_string()),
     }
 }
 
