@@ -185,6 +185,7 @@ fn manifest(repository: &Repository, sealing: &Sealing, objects: &[StoredObject]
             committed: at("2026-11-21T02:00:12Z"),
         },
         encryption_at_rest: Some(true),
+        secrets: Default::default(),
         tool: Tool { version: "0.1.0".into() },
         tags: vec!["before-upgrade".parse().unwrap()],
         parents: vec![],

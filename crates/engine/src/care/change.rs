@@ -122,11 +122,7 @@ pub fn leave(view: &ClusterView, member: &MemberView) -> Outcome<ChangePlan> {
             .cause("another member can remove it")
             .next(["lifeboat", "etcd", "remove-member", &member.id.to_string()]));
     }
-    Ok(ChangePlan {
-        change: Change::Leave(member.id),
-        words: format!("take {} ({}) out of the cluster", member.label(), member.id),
-        ..plan
-    })
+    Ok(ChangePlan { change: Change::Leave(member.id), ..plan })
 }
 
 /// Adding a member. One with a vote counts against the quorum before it has ever run.

@@ -146,9 +146,9 @@ mod tests {
         let etcd = Kubeadm {}.etcd();
         let mut found = options(&etcd.endpoints[0]);
         (found.cacert, found.cert, found.key) = (etcd.cacert, etcd.cert, etcd.key);
-        assert_eq!(section(&found, None, None).unwrap().kubeadm, Some(Kubeadm {}));
+        assert_eq!(of_etcd(&found, None, None).unwrap().kubeadm, Some(Kubeadm {}));
         found.endpoints = vec!["https://10.0.0.1:2379".to_owned()];
-        let named = section(&found, None, None).unwrap();
+        let named = of_etcd(&found, None, None).unwrap();
         assert_eq!((named.kubeadm, named.etcd.unwrap().endpoints), (None, vec!["https://10.0.0.1:2379".to_owned()]));
     }
 
@@ -157,11 +157,11 @@ mod tests {
         let mut found = options("https://etcd:2379");
         found.cacert = Some("ca.crt".into());
         found.credentials = Some(etcd_api::Credentials { user: "root".to_owned(), password: "hunter2".to_owned().into() });
-        assert_eq!(section(&found, Some("root:hunter2"), None).unwrap_err().code, crate::Code::Usage);
-        let etcd = section(&found, Some("root"), Some(Path::new("pw"))).unwrap().etcd.unwrap();
+        assert_eq!(of_etcd(&found, Some("root:hunter2"), None).unwrap_err().code, crate::Code::Usage);
+        let etcd = of_etcd(&found, Some("root"), Some(Path::new("pw"))).unwrap().etcd.unwrap();
         assert!(etcd.cacert.unwrap().is_absolute() && etcd.password_file.unwrap().is_absolute());
         assert_eq!(etcd.user.as_deref(), Some("root"));
         found.insecure_skip_verify = true;
-        assert!(section(&found, Some("root"), Some(Path::new("pw"))).is_err());
+        assert!(of_etcd(&found, Some("root"), Some(Path::new("pw"))).is_err());
     }
 }
