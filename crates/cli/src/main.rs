@@ -3,6 +3,7 @@
 mod again;
 mod args;
 mod consent;
+mod escape;
 mod output;
 mod passphrase;
 mod progress;

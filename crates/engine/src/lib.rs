@@ -41,6 +41,7 @@ pub mod spool;
 pub mod store_failure;
 pub mod stored;
 mod temporary;
+pub mod top;
 pub mod try_etcd;
 pub mod verify;
 

@@ -7,6 +7,7 @@ mod hashkv;
 mod health;
 mod members;
 mod status;
+mod top;
 
 use clap::Subcommand;
 use engine::care::look::{Looked, look};
@@ -48,6 +49,8 @@ enum What {
     /// Let another member lead
     #[command(visible_alias = "move-leader")]
     ForfeitLeadership(change::MoveArgs),
+    /// Show who fills the database: the largest resources, prefixes and keys of a backup or a snapshot file
+    Top(top::Args),
     /// Judge the cluster: a verdict per check and in all (exit 0 healthy, 4 advice, 5 alert)
     Health(health::Args),
 }
@@ -88,6 +91,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         What::AddMember(args) => change::add(global, &args),
         What::Promote(args) => change::promote(global, &args),
         What::ForfeitLeadership(args) => change::move_leader(global, &args),
+        What::Top(args) => top::run(global, args),
         What::Health(args) => health::run(global, &args),
     }
 }
