@@ -20,6 +20,7 @@ pub mod failure;
 pub mod feed;
 pub mod fetch;
 pub mod init;
+pub mod journal;
 pub mod judge;
 pub mod key_check;
 pub mod lease;

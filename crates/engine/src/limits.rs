@@ -108,3 +108,11 @@ pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
 pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
 /// How often all members are asked for HashKV anew when a compaction came between their answers.
 pub const HASHKV_ROUNDS: usize = 3;
+/// Bytes of one journal. Real ones have some KiB.
+pub const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+/// Bytes of one line of a journal, the plan's included.
+pub const MAX_JOURNAL_LINE: usize = 1 << 20;
+/// Journals in one directory. They are never deleted by Lifeboat, and one is written on a bad day.
+pub const MAX_JOURNALS: usize = 10_000;
+/// How often a plan may go back to an earlier step before it is given up.
+pub const MAX_RETURNS: usize = 20;
