@@ -27,9 +27,12 @@ pub enum Asked {
     Unknown(String),
 }
 
-/// `/var/lib/lifeboat` for root, else `lifeboat` in the XDG state directory; none where neither is known.
+/// `LIFEBOAT_STATE_DIR` where that is set; `/var/lib/lifeboat` for root, else `lifeboat` in the XDG state directory; none where nothing of it is known.
 #[must_use]
 pub fn state_directory() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("LIFEBOAT_STATE_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return Some(named);
+    }
     if rustix::process::geteuid().is_root() {
         return Some(PathBuf::from("/var/lib/lifeboat"));
     }
