@@ -46,18 +46,22 @@ pub enum Subject {
     /// A snapshot file, or a member's `db`.
     File(PathBuf),
     /// A backup.
-    Backup {
-        /// The repository.
-        place: PlaceOptions,
-        /// The cluster; the only one there, where it is not given.
-        cluster: Option<vault::name::ClusterName>,
-        /// Which backup.
-        which: Which,
-        /// What opens it.
-        opening: Opening,
-        /// Where it lies meanwhile.
-        spool: SpoolOptions,
-    },
+    Backup(Box<OfBackup>),
+}
+
+/// A backup that is looked at.
+#[derive(Clone, Debug)]
+pub struct OfBackup {
+    /// The repository.
+    pub place: PlaceOptions,
+    /// The cluster; the only one there, where it is not given.
+    pub cluster: Option<vault::name::ClusterName>,
+    /// Which backup.
+    pub which: Which,
+    /// What opens it.
+    pub opening: Opening,
+    /// Where it lies meanwhile.
+    pub spool: SpoolOptions,
 }
 
 /// One Kubernetes resource.
@@ -113,7 +117,8 @@ pub struct Report {
 pub async fn run(subject: Subject, lists: Lists, progress: Arc<dyn Progress>) -> Outcome<Report> {
     match subject {
         Subject::File(path) => on_thread("top", move || of_file(&path, lists)).await,
-        Subject::Backup { place, cluster, which, opening, spool } => {
+        Subject::Backup(of_backup) => {
+            let OfBackup { place, cluster, which, opening, spool } = *of_backup;
             let loaded = select::load(&place, cluster.as_ref()).await?;
             let resolved = select::find(&loaded.catalog, &which, &place)?;
             let mut notes = select::usable(resolved.backup, &place)?;

@@ -24,6 +24,9 @@ pub use sums::{By, Sums};
 
 use group::Groups;
 
+/// Puts a user key into a class.
+pub type KeyClassifier<'a> = &'a dyn Fn(&[u8]) -> u16;
+
 /// What is asked.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
@@ -36,7 +39,7 @@ pub struct Question<'a> {
     /// How many parts between slashes a prefix has in the list of prefixes.
     pub depth: usize,
     /// Puts a key into a class; the answer has the sums of each. It is called for every row, so it must be cheap.
-    pub classify: Option<&'a dyn Fn(&[u8]) -> u16>,
+    pub classify: Option<KeyClassifier<'a>>,
 }
 
 impl std::fmt::Debug for Question<'_> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::place::Which;
-use engine::top::{Lists, Report, ResourceUse, Subject};
+use engine::top::{Lists, OfBackup, Report, ResourceUse, Subject};
 use engine::{Code, Failure, Outcome};
 use etcd_store::usage::{By, Named, Sums};
 use serde_json::{Value, json};
@@ -109,13 +109,13 @@ fn subject(global: &GlobalArgs, args: Args) -> Outcome<Subject> {
             .cause("name a snapshot file, or a repository with --repo or in lifeboat.yaml; a running member's database is looked at through a snapshot of it")
             .next(["lifeboat", "snapshot", "save", "snapshot.db"]),
     })?;
-    Ok(Subject::Backup {
+    Ok(Subject::Backup(Box::new(OfBackup {
         place,
         which: Which::parse(args.what.as_deref().unwrap_or("latest"), None)?,
         opening: resolved.opening(&args.identity)?,
         spool: resolved.spool(&args.spool)?,
         cluster: resolved.cluster,
-    })
+    })))
 }
 
 fn share(bytes: u64, total: u64) -> String {
