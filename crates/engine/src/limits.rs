@@ -116,3 +116,9 @@ pub const MAX_JOURNAL_LINE: usize = 1 << 20;
 pub const MAX_JOURNALS: usize = 10_000;
 /// How often a plan may go back to an earlier step before it is given up.
 pub const MAX_RETURNS: usize = 20;
+/// How long members may take to remove old rows after a compaction before they are defragmented all the same.
+pub const COMPACTION_SETTLES_WITHIN: Duration = Duration::from_secs(300);
+/// So many looks in a row at which no member has less in use than at the one before mean that a compaction has ended.
+pub const SETTLED_LOOKS: u32 = 4;
+/// A file with fewer free bytes than this, or than a tenth of it, has just been defragmented or need not be.
+pub const WORTH_DEFRAGMENTING: u64 = 4 << 20;
