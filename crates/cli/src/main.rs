@@ -3,6 +3,7 @@
 mod again;
 mod args;
 mod consent;
+mod escape;
 mod output;
 mod passphrase;
 mod progress;
@@ -34,18 +35,18 @@ fn main() -> ExitCode {
         Err(mut failure) => {
             again::settle(&mut failure, &arguments);
             output::failure(format, &failure);
-            failure.code
+            failure.code as u8
         }
     };
     disk::crash::report();
-    output::exit(code)
+    ExitCode::from(code)
 }
 
 /// Help and version are asked for and go to standard output; anything else is a usage error.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         let _ = error.print();
-        return output::exit(Code::Ok);
+        return ExitCode::SUCCESS;
     }
     let wants_json = std::env::args().any(|argument| argument == "--json") || std::env::args().any(|argument| argument == "-ojson");
     if wants_json {
@@ -54,7 +55,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     } else {
         let _ = error.print();
     }
-    output::exit(Code::Usage)
+    ExitCode::from(Code::Usage as u8)
 }
 
 #[cfg(test)]

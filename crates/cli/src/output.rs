@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use engine::{Code, Failure};
+use engine::Failure;
 use serde::Serialize;
 
 /// The form of a report (`-o`, and `-w` as etcdctl calls it).
@@ -203,11 +203,6 @@ pub(crate) fn size(bytes: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// The exit code as the process returns it.
-pub(crate) fn exit(code: Code) -> std::process::ExitCode {
-    std::process::ExitCode::from(code as u8)
 }
 
 #[cfg(test)]

@@ -33,6 +33,12 @@ impl Key {
     }
 }
 
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl From<ClusterId> for Key {
     fn from(cluster: ClusterId) -> Self {
         Self(cluster.to_string())
@@ -50,11 +56,15 @@ pub enum Asked {
     Unknown(String),
 }
 
-/// `lifeboat` in `XDG_STATE_HOME` where that is set; else `/var/lib/lifeboat` for root, and `~/.local/state/lifeboat` for others. None where HOME is
-/// not known either.
+/// `LIFEBOAT_STATE_DIR` where that is set; `lifeboat` in `XDG_STATE_HOME` where that is; else `/var/lib/lifeboat` for root, and `~/.local/state/lifeboat` for
+/// others. None where HOME is not known either.
 #[must_use]
 pub fn state_directory() -> Option<PathBuf> {
-    if let Some(state) = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+    let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(named) = named("LIFEBOAT_STATE_DIR") {
+        return Some(named);
+    }
+    if let Some(state) = named("XDG_STATE_HOME") {
         return Some(state.join("lifeboat"));
     }
     if rustix::process::geteuid().is_root() {

@@ -21,6 +21,7 @@ pub mod failure;
 pub mod feed;
 pub mod fetch;
 pub mod init;
+pub mod journal;
 pub mod judge;
 pub mod key_check;
 pub mod lease;
@@ -44,6 +45,7 @@ pub mod store_failure;
 pub mod stored;
 pub mod talos;
 mod temporary;
+pub mod top;
 pub mod try_etcd;
 pub mod verify;
 

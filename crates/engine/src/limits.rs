@@ -112,6 +112,20 @@ pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
 pub const BACKUP_WAITS_FOR_DEFRAG: Duration = Duration::from_secs(120);
 /// How often all members are asked for HashKV anew when a compaction came between their answers.
 pub const HASHKV_ROUNDS: usize = 3;
+/// Bytes of one journal. Real ones have some KiB.
+pub const MAX_JOURNAL_BYTES: u64 = 16 << 20;
+/// Bytes of one line of a journal, the plan's included.
+pub const MAX_JOURNAL_LINE: usize = 1 << 20;
+/// Journals in one directory. They are never deleted by Lifeboat, and one is written on a bad day.
+pub const MAX_JOURNALS: usize = 10_000;
+/// How often a plan may go back to an earlier step before it is given up.
+pub const MAX_RETURNS: usize = 20;
+/// How long members may take to remove old rows after a compaction before they are defragmented all the same.
+pub const COMPACTION_SETTLES_WITHIN: Duration = Duration::from_secs(300);
+/// So many looks in a row at which no member has less in use than at the one before mean that a compaction has ended.
+pub const SETTLED_LOOKS: u32 = 4;
+/// A file with fewer free bytes than this, or than a tenth of it, has just been defragmented or need not be.
+pub const WORTH_DEFRAGMENTING: u64 = 4 << 20;
 
 /// Time before the end of a talosconfig's certificate from which on it is said.
 pub const TALOSCONFIG_WARN: Duration = Duration::from_secs(30 * 24 * 3600);

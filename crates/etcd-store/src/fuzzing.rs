@@ -13,6 +13,7 @@ use crate::restore::{Edits, apply_edits};
 use crate::row::{KeyValue, RowKey};
 use crate::schema;
 use crate::snapshot_file::SnapshotLayout;
+use crate::usage::{By, Question, usage};
 use crate::wal::Reader;
 
 /// A row's key and its value.
@@ -109,12 +110,17 @@ pub fn initial_cluster(bytes: &[u8]) {
     }
 }
 
-/// A snapshot file, inspected and hashed.
+/// A snapshot file, inspected and hashed, and what fills it.
 pub fn inspect(bytes: &[u8]) {
     let image = bytes.to_vec();
     let _ = SnapshotLayout::read(&image);
     if let Ok(database) = Database::open(image) {
         let _ = inspect_and_hash(&database, &Options { classify: Some(&|key, _| key.len() as u16), capture: &[b"a"] });
+        let question = Question { by: By::Churn, lines: 3, prefix: b"", depth: 1, classify: Some(&|key| key.len() as u16) };
+        if let Ok(usage) = usage(&database, &question) {
+            let held: u64 = usage.buckets.iter().map(|bucket| bucket.bytes).sum();
+            assert_eq!(held + usage.overhead() + usage.free(), usage.total());
+        }
     }
 }
 

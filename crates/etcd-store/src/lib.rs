@@ -1,7 +1,7 @@
 //! What etcd keeps in its database file and beside it.
 //!
 //! What it is for: reading a snapshot as etcd would ([`inspect`], [`schema`], [`row`]), proving that it holds what a live member
-//! held ([`hash_kv`]), and making a member's data directory of it ([`restore`], [`wal`], [`raft_snapshot`]) with the ids etcd
+//! held ([`hash_kv`]), saying what fills it ([`usage`]), and making a member's data directory of it ([`restore`], [`wal`], [`raft_snapshot`]) with the ids etcd
 //! itself would compute ([`cluster`]).
 //!
 //! What it never does: it opens no network connection, runs no etcd, stops no server and takes no lock. It edits a database only
@@ -37,6 +37,7 @@ pub mod row;
 mod scan;
 pub mod schema;
 pub mod snapshot_file;
+pub mod usage;
 pub mod version;
 pub mod wal;
 

@@ -57,3 +57,16 @@ pub const MAX_CONF_STATE_IDS: usize = 4096;
 
 /// Bytes of one `--initial-cluster` text.
 pub const MAX_INITIAL_CLUSTER_BYTES: usize = 256 * 1024;
+
+/// Bytes of names and numbers held per way of grouping in one pass of [`crate::usage`]. With more, the pass keeps a part of the names
+/// (chosen by their hash) and further passes take the rest.
+pub const MAX_GROUPED_BYTES: usize = 32 << 20;
+
+/// Lines of one list of [`crate::usage`].
+pub const MAX_USAGE_LINES: usize = 10_000;
+
+/// Bytes of a key or prefix that [`crate::usage`] shows; of a longer one it shows the beginning.
+pub const MAX_SHOWN_NAME: usize = 4096;
+
+/// Buckets that [`crate::usage`] lists by name; more are summed up. etcd makes ten.
+pub const MAX_LISTED_BUCKETS: usize = 64;

@@ -61,6 +61,12 @@ impl Census {
         class | marker
     }
 
+    /// The name of each class that was given so far.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<u16, String> {
+        self.classes.borrow().iter().map(|(name, class)| (*class, name.clone())).collect()
+    }
+
     /// Names for counts that were kept by class.
     pub fn name_counts(&self, by_class: impl IntoIterator<Item = (u16, u64)>) -> ResourceCounts {
         let classes = self.classes.borrow();
@@ -94,6 +100,8 @@ mod tests {
         ] {
             *by_class.entry(census.classify(key.as_bytes(), value.as_bytes())).or_default() += 1;
         }
+        let named: Vec<String> = census.names().into_values().collect();
+        assert_eq!(named, ["pods", "secrets"]);
         let counts = census.name_counts(by_class);
         assert_eq!(counts.encrypted, 1);
         assert_eq!(counts.by_resource.get("pods"), Some(&2));

@@ -142,10 +142,8 @@ fn a_dead_member_is_removed_by_its_name() {
     assert_eq!(talos.members().len(), 2);
 }
 
-#[test]
-fn a_full_database_is_defragmented_and_disarmed_over_talos() {
-    let Some(talos) = Talos::start(Options::default().control_planes(3).quota(16 << 20)) else { return };
-    // Filled until etcd itself says no, then emptied and compacted as an API server would.
+/// Writes until etcd itself says that there is no room.
+fn fill_up(talos: &Talos) {
     let full = lifeboat_tests::matrix::block_on(async {
         let client = talos.double.etcd_client(0).await.unwrap();
         for at in 0..80 {
@@ -157,6 +155,19 @@ fn a_full_database_is_defragmented_and_disarmed_over_talos() {
         false
     });
     assert!(full, "the quota was not reached");
+}
+
+/// Takes the history away, as an API server does.
+fn compact(talos: &Talos) {
+    let status = talos.double.etcdctl(0, ["endpoint", "status", "-w", "json"]).json();
+    let revision = status[0]["Status"]["header"]["revision"].as_i64().unwrap();
+    drop(talos.double.etcdctl(0, ["compact", "--physical", &revision.to_string()]));
+}
+
+#[test]
+fn a_full_database_is_defragmented_and_disarmed_over_talos() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3).quota(16 << 20)) else { return };
+    fill_up(&talos);
     let report = talos.etcd(&["health", "-o", "json"]).run().exit(5).json();
     assert!(odd(&report).iter().any(|(check, _)| check == "alarms"), "{report}");
     let refused = talos.etcd(&["alarm", "disarm", "--yes", "-o", "json"]).run().exit(1);
@@ -164,9 +175,7 @@ fn a_full_database_is_defragmented_and_disarmed_over_talos() {
         error(&refused)["what"].as_str().unwrap().len() > 10 && talos.double.count("EtcdAlarmDisarm") == 0,
         "the cause stands: {refused}"
     );
-    let revision =
-        talos.double.etcdctl(0, ["endpoint", "status", "-w", "json"]).json()[0]["Status"]["header"]["revision"].as_i64().unwrap();
-    drop(talos.double.etcdctl(0, ["compact", "--physical", &revision.to_string()]));
+    compact(&talos);
     let defragmented =
         talos.etcd(&["defrag", "--in-use-below", "90%", "--free-above", "1MiB", "--pause", "0s", "--yes"]).timeout(PATIENCE).run().ok();
     assert_eq!(talos.double.count("EtcdDefragment"), 3, "{defragmented}");
@@ -175,6 +184,35 @@ fn a_full_database_is_defragmented_and_disarmed_over_talos() {
     drop(talos.double.etcdctl(0, ["put", "/again", "1"]));
     let report = talos.etcd(&["health", "-o", "json"]).run().ok().json();
     assert_eq!(odd(&report), [], "{report}");
+}
+
+#[test]
+fn the_whole_remedy_for_a_full_database_goes_over_talos() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3).quota(16 << 20)) else { return };
+    fill_up(&talos);
+    let nospace = |more: &[&str]| {
+        let spool = talos.job.dir().join("spool");
+        let run = talos.etcd(&["nospace", "--repo", talos.job.url(), "--cluster", "prod", "--recipient", talos.job.recipient()]);
+        run.args(["--spool-reserve", "0", "--pause", "0s", "--spool-dir"]).arg(spool).args(more).timeout(PATIENCE)
+    };
+    let refused = nospace(&["--compact-anyway", "--yes", "-o", "json"]).run().exit(2);
+    assert!(error(&refused)["cause"].as_str().unwrap().contains("talos.direct"), "{refused}");
+    let planned = nospace(&["--dry-run"]).run().ok();
+    assert!(planned.out().contains("defragment cp-1") && !planned.out().contains("compact the history"), "{planned}");
+    assert_eq!(talos.double.count("EtcdDefragment"), 0);
+    // What the API server would have compacted before it could no longer write.
+    compact(&talos);
+    let done = nospace(&["--yes", "-o", "json"]).run().ok().json();
+    assert_eq!(
+        (done["helped"].as_bool(), talos.double.count("EtcdDefragment"), talos.double.count("EtcdAlarmDisarm")),
+        (Some(true), 3, 1),
+        "{done}"
+    );
+    assert_eq!(talos.job.list().len(), 1, "a backup came first");
+    drop(talos.double.etcdctl(0, ["put", "/again", "1"]));
+    // With nothing left to mend nothing is done.
+    drop(nospace(&["--yes"]).run().ok());
+    assert_eq!((talos.double.count("EtcdDefragment"), talos.job.list().len()), (3, 1));
 }
 
 #[test]

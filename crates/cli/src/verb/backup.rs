@@ -19,12 +19,12 @@ use crate::resolve::Resolved;
 use crate::{output::Format, passphrase, signals};
 
 /// Arguments of `lifeboat backup`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
-    source: SourceArgs,
+    pub(crate) source: SourceArgs,
     #[command(flatten)]
-    repository: RepositoryArgs,
+    pub(crate) repository: RepositoryArgs,
     #[command(flatten)]
     seal: SealArgs,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     read_back: ReadBack,
     /// Print what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -88,7 +88,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     Ok(report.code)
 }
 
-fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
+/// The backup that is meant; for other verbs that begin with one, too.
+pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
     // Asked first: who has set nothing up at all is better served by `init` than by one answer after the other.
     let place = resolved.place(&args.repository)?;
@@ -144,7 +145,8 @@ fn recipients(resolved: &Resolved, args: &Args) -> Outcome<Vec<String>> {
         .again_without(flag))
 }
 
-fn table(report: &Report, dry_run: bool) -> String {
+/// A report for people.
+pub(crate) fn table(report: &Report, dry_run: bool) -> String {
     let mut text = String::new();
     if dry_run {
         text.push_str(&format!(

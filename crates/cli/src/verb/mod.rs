@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod bare;
 pub(crate) mod config;
 pub(crate) mod etcd;
+pub(crate) mod guard;
 pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod lineage;
@@ -16,7 +17,7 @@ pub(crate) mod try_backup;
 pub(crate) mod verify;
 
 use clap::{Parser, Subcommand};
-use engine::{Code, Outcome};
+use engine::Outcome;
 
 use crate::args::GlobalArgs;
 
@@ -51,6 +52,8 @@ enum Verb {
     Try(try_backup::Args),
     /// Care for a cluster: members, status, health, alarms, defragmentation, changes of the membership
     Etcd(etcd::Args),
+    /// Take and verify a backup, then run a command that may go wrong; if it fails, say how to go back
+    Guard(Box<guard::Args>),
     /// Save, describe and restore plain snapshot files, as etcdctl and etcdutl do
     Snapshot(snapshot::Args),
     /// Make and check keys
@@ -68,10 +71,12 @@ enum Verb {
     Tied(try_backup::TiedArgs),
 }
 
-/// Runs what was asked for.
-pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
+/// Runs what was asked for. The answer is what the process exits with.
+pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
     let global = lifeboat.global;
-    match lifeboat.verb {
+    let code = match lifeboat.verb {
+        // The one verb whose exit code is somebody else's.
+        Some(Verb::Guard(args)) => return guard::run(&global, *args),
         None => bare::run(&global),
         Some(Verb::Init(args)) => init::run(&global, args),
         Some(Verb::Backup(args)) => backup::run(&global, args),
@@ -88,5 +93,6 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<Code> {
         Some(Verb::Completions(args)) => shell::completions(args),
         Some(Verb::Man(args)) => shell::man(args),
         Some(Verb::Tied(args)) => try_backup::tied(&args),
-    }
+    };
+    code.map(|code| code as u8)
 }

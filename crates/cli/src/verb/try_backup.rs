@@ -122,7 +122,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
 }
 
 /// As a shell tells it: the command's own code, or 128 and the signal's number.
-fn exit_code(status: ExitStatus) -> i32 {
+pub(crate) fn exit_code(status: ExitStatus) -> i32 {
     status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 

@@ -13,6 +13,7 @@ pub mod defrag_run;
 pub mod hashkv;
 pub mod health;
 pub mod look;
+pub mod nospace;
 pub mod quorum;
 pub mod refusal;
 pub mod talos_facts;

@@ -35,14 +35,14 @@ const STEPS_WAITING: usize = 4;
 const ANOTHER: &str = "put a whole copy of it there, or save another with 'lifeboat snapshot save'";
 
 /// A snapshot file, open for reading. While it is open no etcd can start on it.
-struct Opened {
-    file: DatabaseFile,
+pub(crate) struct Opened {
+    pub(crate) file: DatabaseFile,
     layout: SnapshotLayout,
 }
 
 impl Opened {
     /// Opens a file and finds out where its database ends. Refuses one that a running etcd works on: it changes while it is read.
-    fn open(path: &Path) -> Outcome<Self> {
+    pub(crate) fn open(path: &Path) -> Outcome<Self> {
         let unreadable = |error: &io::Error| {
             let what = match error.kind() {
                 io::ErrorKind::NotFound => "there is no such snapshot file".to_owned(),
@@ -66,7 +66,7 @@ impl Opened {
 }
 
 /// The failure of a database whose content is not what etcd writes.
-fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::Unproven, "the snapshot is not a sound etcd database")
         .object(path.display())
         .cause(format!("{error}; {ANOTHER}"))
@@ -74,7 +74,7 @@ fn unsound(path: &Path, error: &dyn std::fmt::Display) -> Failure {
 }
 
 /// An error with the causes beneath it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -29,13 +29,15 @@ impl RowSet {
 
 /// Finds the live rows in one pass over all rows in ascending order, or in several when there are more keys than memory allows.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(crate) struct Live {
     prints: Fingerprints,
     table: Table,
     limit: usize,
     part: Partition,
     todo: Vec<Partition>,
     dead: RowSet,
+    /// Whether a deletion that is the latest row of its key counts like a live row.
+    deletions_count: bool,
     /// Rows noted and not yet in the table.
     waiting: Vec<(Fingerprint, Latest)>,
     /// Live keys of the parts done.
@@ -46,7 +48,7 @@ pub(super) struct Live {
 
 impl Live {
     /// Keeps at most about `limit` keys at a time.
-    pub(super) fn with_limit(limit: usize) -> Self {
+    pub(crate) fn with_limit(limit: usize) -> Self {
         Self {
             prints: Fingerprints::new(),
             table: Table::new(),
@@ -54,27 +56,33 @@ impl Live {
             part: Partition::ALL,
             todo: Vec::new(),
             dead: RowSet::default(),
+            deletions_count: false,
             waiting: Vec::with_capacity(BATCH),
             keys: 0,
             classes: BTreeMap::new(),
         }
     }
 
+    /// Finds the latest row of every key instead, whether it is a deletion or not.
+    pub(crate) fn latest_rows(limit: usize) -> Self {
+        Self { deletions_count: true, ..Self::with_limit(limit) }
+    }
+
     #[inline]
-    pub(super) fn fingerprint(&self, key: &[u8]) -> Fingerprint {
+    pub(crate) fn fingerprint(&self, key: &[u8]) -> Fingerprint {
         self.prints.of(key)
     }
 
     /// Whether the present pass is about this key.
     #[inline]
-    pub(super) fn wants(&self, print: Fingerprint) -> bool {
+    pub(crate) fn wants(&self, print: Fingerprint) -> bool {
         self.part.holds(print)
     }
 
     /// Notes the next row. Rows must come in ascending order in every pass, with the same numbers.
     #[inline]
-    pub(super) fn row(&mut self, print: Fingerprint, latest: Latest) {
-        if latest.tombstone {
+    pub(crate) fn row(&mut self, print: Fingerprint, latest: Latest) {
+        if latest.tombstone && !self.deletions_count {
             self.dead.insert(latest.row);
         }
         self.waiting.push((print, latest));
@@ -102,7 +110,7 @@ impl Live {
     }
 
     /// A row that belongs to no key.
-    pub(super) fn stray(&mut self, row: u32) {
+    pub(crate) fn stray(&mut self, row: u32) {
         self.dead.insert(row);
     }
 
@@ -117,7 +125,7 @@ impl Live {
     }
 
     /// Ends a pass; true when another one over all rows is needed.
-    pub(super) fn end_pass(&mut self) -> bool {
+    pub(crate) fn end_pass(&mut self) -> bool {
         self.flush();
         for latest in self.table.entries().filter(|latest| !latest.tombstone) {
             self.keys += 1;
@@ -138,7 +146,7 @@ impl Live {
 
     /// Whether a row is live. Final after the last pass only; until then rows may seem live that are not.
     #[inline]
-    pub(super) fn is_live(&self, row: u32) -> bool {
+    pub(crate) fn is_live(&self, row: u32) -> bool {
         !self.dead.contains(row)
     }
 }

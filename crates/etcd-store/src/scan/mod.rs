@@ -1,12 +1,14 @@
-//! Passes over the rows of the `key` bucket: what [`crate::inspect`] and [`crate::hash_kv`] have in common.
+//! Passes over the rows of the `key` bucket: what [`crate::inspect`], [`crate::hash_kv`] and [`crate::usage`] have in common.
 
 mod fold;
 mod live;
 mod rows;
 mod table;
 
+pub(crate) use live::Live;
 pub use rows::{Captured, Classifier, RowProblem, RowWarning};
-pub(crate) use rows::{KeyRows, LastRow, Wanted, last_row};
+pub(crate) use rows::{KeyRows, LastRow, Wanted, decode, last_row};
+pub(crate) use table::{Fingerprint, Fingerprints, Latest, Partition};
 
 #[cfg(test)]
 mod tests;

@@ -369,7 +369,7 @@ fn parse_key(key: &[u8]) -> Result<RowKey, Error> {
 }
 
 #[inline]
-fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(RowKey, KeyValue<'v>), Error> {
+pub(crate) fn decode<'v>(key: &[u8], value: &'v [u8]) -> Result<(RowKey, KeyValue<'v>), Error> {
     let row_key = parse_key(key)?;
     let row = KeyValue::decode(value).map_err(|source| Error::RowValue { key: row_key, source })?;
     Ok((row_key, row))

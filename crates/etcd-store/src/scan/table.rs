@@ -10,24 +10,37 @@ use siphasher::sip128::SipHasher13;
 
 /// The keyed hash of a user key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+pub(crate) struct Fingerprint {
     high: u64,
     low: u64,
 }
 
+impl Fingerprint {
+    /// The one that [`Fingerprint::bytes`] gave.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let bytes = u128::from_be_bytes(bytes);
+        Self { high: (bytes >> 64) as u64, low: bytes as u64 }
+    }
+
+    /// All of its bytes.
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        (u128::from(self.high) << 64 | u128::from(self.low)).to_be_bytes()
+    }
+}
+
 /// Makes fingerprints under one random key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fingerprints(SipHasher13);
+pub(crate) struct Fingerprints(SipHasher13);
 
 impl Fingerprints {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // The standard library seeds this from the system's randomness.
         let random = || RandomState::new().build_hasher().finish();
         Self(SipHasher13::new_with_keys(random(), random()))
     }
 
     #[inline]
-    pub(super) fn of(&self, key: &[u8]) -> Fingerprint {
+    pub(crate) fn of(&self, key: &[u8]) -> Fingerprint {
         let hash = self.0.hash(key);
         Fingerprint { high: hash.h1, low: hash.h2 }
     }
@@ -35,7 +48,7 @@ impl Fingerprints {
 
 /// A part of all keys: those whose hash ends in `pattern` in `bits` bits (of a stretch of the hash used for nothing else).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Partition {
+pub(crate) struct Partition {
     bits: u32,
     pattern: u32,
 }
@@ -44,16 +57,16 @@ pub(super) struct Partition {
 const MAX_PARTITION_BITS: u32 = 31;
 
 impl Partition {
-    pub(super) const ALL: Self = Self { bits: 0, pattern: 0 };
+    pub(crate) const ALL: Self = Self { bits: 0, pattern: 0 };
 
     /// The two halves of this part; none when it cannot be split further.
-    pub(super) fn split(self) -> Option<(Self, Self)> {
+    pub(crate) fn split(self) -> Option<(Self, Self)> {
         let bits = self.bits + 1;
         (bits <= MAX_PARTITION_BITS).then_some((Self { bits, ..self }, Self { bits, pattern: self.pattern | 1 << self.bits }))
     }
 
     #[inline]
-    pub(super) fn holds(self, print: Fingerprint) -> bool {
+    pub(crate) fn holds(self, print: Fingerprint) -> bool {
         self.holds_high(print.high)
     }
 
@@ -70,11 +83,11 @@ const TAG_SHIFT: u32 = 4;
 
 /// What is known of a key's latest row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Latest {
+pub(crate) struct Latest {
     /// Number of the row in the bucket, below 2^31 - 1.
-    pub(super) row: u32,
-    pub(super) tombstone: bool,
-    pub(super) class: u16,
+    pub(crate) row: u32,
+    pub(crate) tombstone: bool,
+    pub(crate) class: u16,
 }
 
 /// `state`: class 16 bits, tombstone 1, row + 1 31 (0 = empty slot), tag 16.

@@ -8,8 +8,10 @@ mod hashkv;
 mod health;
 mod logs;
 mod members;
+mod nospace;
 mod snapshot;
 mod status;
+mod top;
 
 use clap::Subcommand;
 use engine::care::look::{Looked, look};
@@ -54,6 +56,10 @@ enum What {
     /// Let another member lead
     #[command(visible_alias = "move-leader")]
     ForfeitLeadership(change::MoveArgs),
+    /// Mend a full database (NOSPACE): backup, compact, defragment each, disarm, verify; stopped anywhere it can be run again
+    Nospace(Box<nospace::Args>),
+    /// Show who fills the database: the largest resources, prefixes and keys of a backup or a snapshot file
+    Top(top::Args),
     /// Judge the cluster: a verdict per check and in all (exit 0 healthy, 4 advice, 5 alert)
     Health(health::Args),
     /// Show etcd's log (over Talos; elsewhere: say where it is)
@@ -99,6 +105,8 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         What::AddMember(args) => change::add(global, &args),
         What::Promote(args) => change::promote(global, &args),
         What::ForfeitLeadership(args) => change::move_leader(global, &args),
+        What::Nospace(args) => nospace::run(global, *args),
+        What::Top(args) => top::run(global, args),
         What::Health(args) => health::run(global, &args),
         What::Logs(args) => logs::run(global, &args),
         What::Snapshot(args) => snapshot::run(global, args),
