@@ -324,7 +324,7 @@ fn no_defragmentation_beside_a_backup() {
         proxy.set(Toxics::default());
         drop(backup.finish().ok());
 
-        let mut running = pausing_defrag(&job.lifeboat, &care, "15s", &["--repo", job.url(), "--cluster", "prod"]);
+        let mut running = pausing_defrag(&job.lifeboat, &care, "20s", &["--repo", job.url(), "--cluster", "prod"]);
         assert!(running.stderr().contains("the newest backup of 'prod' is 0 min old"), "{}", running.stderr());
         let mut waiting = job.backup_cmd(&cluster.client_flags()).start();
         let file = job.dir().join("saved.db");
