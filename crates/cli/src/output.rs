@@ -30,12 +30,17 @@ pub(crate) fn print(text: &str) {
 /// Says something that is not the report itself: progress in words, a warning, a hint.
 pub(crate) fn say(text: &str) {
     let mut out = io::stderr().lock();
-    let _ = writeln!(out, "{text}");
+    let _ = writeln!(out, "{}", tame(text));
 }
 
 /// Whether a person sits in front of standard error.
 pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
+}
+
+/// Names, versions and errors come from outside: what steers a terminal is not printed.
+fn tame(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 /// A report that can be printed in every form.
@@ -62,8 +67,8 @@ struct WithSchema<'a, R> {
 /// Prints a report in the form asked for.
 pub(crate) fn report<R: Report>(format: Format, report: &R) -> Result<(), Failure> {
     let text = match format {
-        Format::Table => report.table(),
-        Format::Simple => report.simple(),
+        Format::Table => tame(&report.table()),
+        Format::Simple => tame(&report.simple()),
         Format::Json | Format::Yaml | Format::Fields => {
             let value = serde_json::to_value(WithSchema { schema: R::SCHEMA, report })
                 .map_err(|error| Failure::failed(format!("the report cannot be written as JSON: {error}")))?;
@@ -215,6 +220,11 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(size(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_not_printed() {
+        assert_eq!(tame("a\u{1b}[2Jb\r\u{9b}c\n\td"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n\td");
     }
 
     #[test]
