@@ -43,7 +43,7 @@ impl GlobalArgs {
 /// Which cluster, and how etcd is reached.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct SourceArgs {
-    /// Client URLs of etcd, comma separated; only these are dialled
+    /// Client URLs of etcd, comma separated; only these are dialled (the etcd verbs follow the member list)
     #[arg(long, value_delimiter = ',', value_name = "URL,…", env = "LIFEBOAT_ENDPOINTS", help_heading = "Source")]
     pub(crate) endpoints: Vec<String>,
     /// CA certificate of etcd

@@ -185,7 +185,7 @@ fn still_near_quota(view: &ClusterView, args: &DisarmArgs, chosen: &[&Alarm]) ->
         Failure::failed("the cause of NOSPACE still stands: it would be raised again by the next write")
             .object(format!("{}: {why}", member.label()))
             .cause("compact first where no API server does it, then give the free pages back; --force disarms all the same")
-            .next(["lifeboat", "etcd", "defrag", "--all"])
+            .next(["lifeboat", "etcd", "nospace"])
     };
     for member in &view.members {
         let (Some(status), Some((quota, told))) = (member.status(), engine::care::health::quota_of(member)) else { continue };

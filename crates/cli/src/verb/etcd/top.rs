@@ -158,7 +158,7 @@ fn table(report: &Report) -> String {
             matched.keys
         ));
     }
-    let lists: [(&str, Vec<(String, Sums)>, usize); 3] = [
+    let lists: [(&str, Vec<Row>, usize); 3] = [
         (
             "RESOURCE",
             report.resources.iter().take(report.lists.lines).map(|resource| (resource_name(resource), resource.sums)).collect(),
@@ -181,8 +181,11 @@ fn table(report: &Report) -> String {
     text
 }
 
-fn list(what: &str, lines: &[(String, Sums)], total: u64) -> String {
-    let cells = |(name, sums): &(String, Sums)| {
+/// One line of a list: what it is called, and its sums.
+type Row = (String, Sums);
+
+fn list(what: &str, lines: &[Row], total: u64) -> String {
+    let cells = |(name, sums): &Row| {
         vec![
             size(sums.bytes),
             share(sums.bytes, total),
