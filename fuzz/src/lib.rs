@@ -6,6 +6,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
+use std::str::FromStr;
+
 pub mod mutation;
 mod seeds;
 
@@ -55,6 +57,11 @@ targets! {
     vault_unseal: "a stored object of all layers, in order and by its frame table; an age identity file", 16 << 10, vault::fuzzing::unseal, seeds::sealed;
     engine_config: "lifeboat.yaml", 8 << 10, config, seeds::configs;
     engine_plan: "a restore plan, with a fitting digest too", 4 << 10, plan, seeds::plans;
+    engine_machine_config: "a Talos machine config: secrets, fingerprints, and a client certificate from the authority in it", 8 << 10, machine_config, seeds::machine_configs;
+    engine_journal: "a journal that an earlier run left, with its plan", 8 << 10, journal, seeds::journals;
+    talos_config: "a talosconfig, and each of its contexts taken apart", 8 << 10, talos_api::fuzzing::talosconfig, seeds::talosconfigs;
+    talos_answer: "a node's answer to each call, its resources, and the text of its status", 4 << 10, talos_api::fuzzing::answer, seeds::talos_answers;
+    talos_snapshot_stream: "a snapshot stream of Talos, whole and cut anywhere, with a fitting digest too", 8 << 10, talos_api::fuzzing::snapshot_stream, seeds::talos_streams;
     kube_object: "resource, UID and encryption of a Kubernetes key and value", 4 << 10, kube, seeds::objects;
 }
 
@@ -85,6 +92,30 @@ fn plan(bytes: &[u8]) {
         let cluster = plan.cluster_spec().ok();
         let _ = plan.edits(cluster, &[]);
     });
+}
+
+/// A machine config, and everything that is made of one that can be read. Nothing of it is in an error.
+fn machine_config(bytes: &[u8]) {
+    let config = talos_api::MachineConfig(bytes.to_vec().into());
+    let Ok(secrets) = engine::talos::secrets::Secrets::read(&config) else { return };
+    let repository = vault::name::RepositoryId::from_str("01D39ZY06FGSCTVN4T2V9PKHFZ").expect("a ULID");
+    let _ = secrets.fingerprints(&repository);
+    if let Ok(authority) = secrets.etcd_authority() {
+        let _ = engine::talos::direct::mint(&authority, std::time::SystemTime::UNIX_EPOCH);
+    }
+}
+
+/// A journal as a file, found as a run finds it.
+fn journal(bytes: &[u8]) {
+    let directory = tempfile::tempdir().expect("a directory for one journal");
+    let file = directory.path().join("01D39ZY06FGSCTVN4T2V9PKHFZ.jsonl");
+    std::fs::write(&file, bytes).expect("a journal is written");
+    let Ok(desk) = engine::journal::Journals::at(directory.path()).hold("etcd nospace", "1a2b") else { return };
+    if let Ok(Some(journal)) = desk.find::<engine::care::nospace::Plan>() {
+        let steps = engine::care::nospace::progress(&journal);
+        assert_eq!(steps.len(), journal.plan().steps.len());
+        let _ = engine::care::nospace::Outcomes::of(&journal);
+    }
 }
 
 fn kube(bytes: &[u8]) {

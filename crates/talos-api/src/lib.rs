@@ -20,6 +20,7 @@
 
 pub mod client;
 pub mod error;
+pub mod fuzzing;
 pub mod limits;
 mod node;
 mod role;

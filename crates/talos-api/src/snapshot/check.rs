@@ -90,13 +90,13 @@ pub enum StreamViolation {
 /// Which bytes a message has shown to be database bytes: first `held`, which was kept back before, then the first `fresh`
 /// bytes of the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Proven {
-    pub(super) held: Vec<u8>,
-    pub(super) fresh: usize,
+pub(crate) struct Proven {
+    pub(crate) held: Vec<u8>,
+    pub(crate) fresh: usize,
 }
 
 /// The state machine. After an `Err` the stream is worthless and the checker must not be used again.
-pub(super) struct Checker {
+pub(crate) struct Checker {
     limits: SnapshotLimits,
     /// Database bytes, hashed.
     received: u64,
@@ -109,7 +109,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub(super) fn new(limits: SnapshotLimits) -> Self {
+    pub(crate) fn new(limits: SnapshotLimits) -> Self {
         Self {
             limits,
             received: 0,
@@ -121,12 +121,12 @@ impl Checker {
         }
     }
 
-    pub(super) fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
     /// Judges the next message. `waited` is the time spent waiting for it, not the time the caller took before asking.
-    pub(super) fn message(&mut self, bytes: &[u8], waited: Duration) -> Result<Proven, StreamViolation> {
+    pub(crate) fn message(&mut self, bytes: &[u8], waited: Duration) -> Result<Proven, StreamViolation> {
         if bytes.len() > self.limits.max_blob {
             return Err(StreamViolation::MessageTooLarge { size: bytes.len(), limit: self.limits.max_blob });
         }
@@ -156,7 +156,7 @@ impl Checker {
     }
 
     /// Judges the end of the stream, which the server closed with status OK.
-    pub(super) fn end(&self) -> Result<SnapshotSummary, StreamViolation> {
+    pub(crate) fn end(&self) -> Result<SnapshotSummary, StreamViolation> {
         let arrived = self.received + self.tail.len() as u64;
         if arrived == 0 {
             return Err(StreamViolation::EndedEmpty);

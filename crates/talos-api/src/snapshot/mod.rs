@@ -1,6 +1,6 @@
 //! Draining a snapshot from the member on a node, with the proof that Talos does not give.
 
-mod check;
+pub(crate) mod check;
 #[cfg(test)]
 mod tests;
 
