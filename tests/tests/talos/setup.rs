@@ -25,6 +25,12 @@ fn init_understands_a_talosconfig_and_the_backup_follows() {
     let backup =
         talos.job.lifeboat.cmd(["backup", "--config"]).arg(&config).args(["--spool-reserve", "0", "--spool-dir"]).arg(&spool).run().ok();
     assert!(backup.out().contains("not-offered"), "{backup}");
+    let checked = talos.job.lifeboat.cmd(["config", "check", "--config"]).arg(&config).run().ok();
+    assert!(!checked.out().contains("warning"), "{checked}");
+    std::fs::write(&config, text.replace("context: \"admin\"", "context: \"gone\"")).unwrap();
+    let checked = talos.job.lifeboat.cmd(["config", "check", "--config"]).arg(&config).run().ok();
+    assert!(checked.out().contains("gone") && checked.out().contains("etcd-backup"), "the contexts that are there: {checked}");
+    std::fs::write(&config, &text).unwrap();
     // Care needs no more than the configuration, and a flag beats it.
     let members = talos.job.lifeboat.cmd(["etcd", "members", "--config"]).arg(&config).run().ok();
     assert!(members.out().contains("cp-3"), "{members}");

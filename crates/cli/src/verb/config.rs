@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use engine::extra::Extra;
+use engine::talos::TalosOptions;
 use engine::{Code, Failure, Outcome};
 use serde::Serialize;
 
@@ -88,6 +90,19 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     Ok(Code::Ok)
 }
 
+/// That the talosconfig can be read, has the context, and is not expired.
+fn check_talosconfig(talos: &engine::config::Talos) -> Outcome<()> {
+    let (config_file, _) = engine::talos::locate(talos.config_file.as_deref(), |name| std::env::var_os(name))?;
+    let options = TalosOptions {
+        config_file,
+        context: talos.context.clone(),
+        endpoints: talos.endpoints.clone(),
+        nodes: talos.nodes.clone(),
+        ..TalosOptions::default()
+    };
+    engine::talos::reach::check(&options)
+}
+
 /// What is sound but will not work on this machine as it is now.
 fn warnings(config: &engine::config::Config) -> Vec<String> {
     let mut files: Vec<(String, PathBuf)> = Vec::new();
@@ -102,13 +117,27 @@ fn warnings(config: &engine::config::Config) -> Vec<String> {
         for (what, path) in [("cacert", &etcd.cacert), ("cert", &etcd.cert), ("key", &etcd.key), ("password_file", &etcd.password_file)] {
             add(format!("clusters.{name}: {what}"), path);
         }
-        config.extra(cluster).iter().for_each(|path| add(format!("clusters.{name}.extra"), &Some(path.clone())));
+        for extra in config.extra(cluster) {
+            if let Extra::Path(path) = Extra::of(extra) {
+                add(format!("clusters.{name}.extra"), &Some(path));
+            }
+        }
+        if let Some(talos) = &cluster.talos {
+            add(format!("clusters.{name}.talos.config_file"), &talos.config_file);
+        }
     }
     let mut warnings: Vec<String> = files
         .into_iter()
         .filter(|(_, path)| !path.exists())
         .map(|(what, path)| format!("{what}: {} is not there", path.display()))
         .collect();
+    for (name, cluster) in &config.clusters {
+        // One that is not there is told above.
+        let talos = cluster.talos.as_ref().filter(|talos| talos.config_file.as_ref().is_none_or(|file| file.exists()));
+        if let Some(Err(failure)) = talos.map(check_talosconfig) {
+            warnings.push(format!("clusters.{name}.talos: {}", failure.cause.unwrap_or(failure.what)));
+        }
+    }
     if config.keys.recipients.is_empty() {
         warnings.push("keys.recipients: none, so every backup needs --recipient or --no-encrypt".to_owned());
     }

@@ -52,6 +52,14 @@ pub async fn reach(options: &TalosOptions, all: bool) -> Outcome<Reached> {
     Ok(Reached { client, context: context.context.clone(), nodes, members, certificate_ends, notes })
 }
 
+/// That the talosconfig can be used as it stands. Nothing is dialled.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(options: &TalosOptions) -> Outcome<()> {
+    context(options, &mut Vec::new()).map(drop)
+}
+
 fn context(options: &TalosOptions, notes: &mut Vec<String>) -> Outcome<Context> {
     let path = options.config_file.as_path();
     let config = Talosconfig::read(path).map_err(|error| of_config(&error))?;

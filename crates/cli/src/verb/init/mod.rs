@@ -226,6 +226,10 @@ async fn make(global: &GlobalArgs, args: &Args, mut asked: Asked, path: PathBuf,
     let found = cluster::find(&asked.source).await?;
     let described = describe(&found);
     say(global, &format!("found: {described}"));
+    // The default context of a talosconfig may be another cluster's tomorrow.
+    if let (Some(talos), Some(context)) = (&mut asked.section.talos, &found.context) {
+        talos.context.get_or_insert_with(|| context.clone());
+    }
     let url = match (&args.repo, person) {
         (Some(url), _) => url.clone(),
         (None, Some(person)) => person.ask("Where shall backups go (file:///path or s3://bucket/prefix)", None, stored_at).await?,
