@@ -1,5 +1,7 @@
 //! From a talosconfig to the first backup, and what is said of a talosconfig that will not do.
 
+use lifeboat_tests::at_terminal;
+use lifeboat_tests::peers::skipped;
 use talos_double::Options;
 
 use crate::common::{Talos, error};
@@ -43,6 +45,31 @@ fn init_understands_a_talosconfig_and_the_backup_follows() {
         .run()
         .exit(2);
     assert!(elsewhere.err().contains("/x"), "etcd's own flags mean etcd: {elsewhere}");
+}
+
+#[test]
+fn an_administrator_is_asked_once_whether_machine_configs_are_kept() {
+    let Some(talos) = Talos::start(Options::default()) else { return };
+    let (config, store) = (talos.job.dir().join("asked.yaml"), format!("file://{}", talos.job.dir().join("asked").display()));
+    let command = |context: &str, config: &std::path::Path| {
+        let words = ["init", "--repo", &store, "--cluster", "edge", "--recipient", talos.job.recipient(), "--config"];
+        let mut command = vec![talos.job.lifeboat.path().display().to_string()];
+        command.extend(words.map(str::to_owned));
+        command.push(config.display().to_string());
+        command.extend(talos.flags(context));
+        command
+    };
+    let Some((code, shown)) = at_terminal(&command("admin", &config), &[("machine config", "\n")]) else {
+        return skipped("an_administrator_is_asked: no setsid(1) to make a terminal");
+    };
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(std::fs::read_to_string(&config).unwrap().contains("extra: [\"machine-config\"]"), "{shown}");
+    // Who could not read them is not asked, and told that none are kept.
+    let other = talos.job.dir().join("other.yaml");
+    let (code, shown) = at_terminal(&command("etcd-backup", &other), &[]).unwrap();
+    assert!(code == Some(0) && shown.contains("no machine config is kept"), "{shown}");
+    let text = std::fs::read_to_string(&other).unwrap();
+    assert!(text.contains("# extra: [machine-config]") && text.contains("context: \"etcd-backup\""), "{text}");
 }
 
 #[test]

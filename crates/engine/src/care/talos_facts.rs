@@ -61,15 +61,7 @@ struct Known {
 }
 
 async fn all_nodes(reached: &Reached) -> Vec<Known> {
-    let mut members = Vec::new();
-    for node in &reached.nodes {
-        if let Ok(found) = node.cluster_members().await
-            && !found.is_empty()
-        {
-            members = found;
-            break;
-        }
-    }
+    let members = reached.discovered().await;
     let of_discovery = members.into_iter().filter_map(|member| {
         let name = NodeName::parse(&member.addresses.first()?.to_string()).ok()?;
         Some(Known {

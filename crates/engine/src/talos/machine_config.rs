@@ -68,15 +68,7 @@ pub async fn gather(reached: &Reached, repository: &RepositoryId) -> Outcome<Gat
 
 /// Every node by name: as discovery has them, else the control plane alone.
 async fn all_nodes(reached: &Reached, notes: &mut Vec<String>) -> Outcome<Vec<(String, Node)>> {
-    let mut members = Vec::new();
-    for node in &reached.nodes {
-        if let Ok(found) = node.cluster_members().await
-            && !found.is_empty()
-        {
-            members = found;
-            break;
-        }
-    }
+    let members = reached.discovered().await;
     if members.len() > MACHINE_CONFIGS_MAX {
         return Err(Failure::failed(format!("{} nodes are more than machine configs are kept of ({MACHINE_CONFIGS_MAX})", members.len())));
     }

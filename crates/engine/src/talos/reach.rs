@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use etcd_api::Member;
 use futures::future::{join_all, select_ok};
 use talos_api::vip::{self, NodeAddress, Reason};
-use talos_api::{Access as Context, Client, ErrorClass, Node, NodeName, Options, Remaining, Role, Selection, Talosconfig};
+use talos_api::{Access as Context, Client, ClusterMember, ErrorClass, Node, NodeName, Options, Remaining, Role, Selection, Talosconfig};
 
 use super::TalosOptions;
 use super::failure::{failure, of_config};
@@ -27,6 +27,20 @@ pub struct Reached {
     pub certificate_ends: Option<SystemTime>,
     /// What was odd on the way, in words.
     pub notes: Vec<String>,
+}
+
+impl Reached {
+    /// Every node of the cluster, workers too, as Talos' discovery has them; none where it is off or our role may not ask.
+    pub async fn discovered(&self) -> Vec<ClusterMember> {
+        for node in &self.nodes {
+            if let Ok(found) = node.cluster_members().await
+                && !found.is_empty()
+            {
+                return found;
+            }
+        }
+        Vec::new()
+    }
 }
 
 /// Reads the talosconfig and finds the nodes: those that the caller names; else, and with `all`, every control plane node, to which the talosconfig's
