@@ -118,7 +118,11 @@ impl Heard {
 /// What a key at the terminal sends, the terminal sends to the whole foreground group, the command among it: then it has had it.
 fn pass_on(child: &tokio::process::Child, signal: rustix::process::Signal) {
     let from_terminal = signal == rustix::process::Signal::INT || signal == rustix::process::Signal::QUIT;
-    let in_foreground = || rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    // The terminal of the session, whatever standard input is.
+    let in_foreground = || {
+        let terminal = std::fs::File::open("/dev/tty");
+        terminal.is_ok_and(|terminal| rustix::termios::tcgetpgrp(terminal).is_ok_and(|group| group == rustix::process::getpgrp()))
+    };
     if from_terminal && in_foreground() {
         return;
     }

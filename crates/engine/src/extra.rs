@@ -126,14 +126,23 @@ pub fn holds_encryption_configuration(path: &Path) -> bool {
         }
         if metadata.is_dir() {
             waiting.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
-        } else if metadata.len() <= BYTES
-            && let Ok(content) = std::fs::read(&path)
+        } else if metadata.is_file()
+            && metadata.len() <= BYTES
+            && let Ok(content) = read_at_most(&path, BYTES)
             && content.windows(23).any(|window| window == b"EncryptionConfiguration")
         {
             return true;
         }
     }
     false
+}
+
+/// A file may grow, or become another one, after it was looked at.
+fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut content = Vec::new();
+    std::fs::File::open(path)?.take(bytes).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Cuts what is written into frames of a feed.
@@ -190,6 +199,16 @@ mod tests {
         assert_eq!(names[4], "machine-config-2", "the word is reserved");
         assert!(name_for(Path::new("relative")).is_err());
         assert!(name_for(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn a_pipe_among_the_extras_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(directory.path().join("pipe")).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+        assert!(!holds_encryption_configuration(directory.path()));
+        std::fs::write(directory.path().join("encryption.yaml"), "kind: EncryptionConfiguration").unwrap();
+        assert!(holds_encryption_configuration(directory.path()));
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub const DEFRAG_LEAST: Duration = Duration::from_secs(60);
 /// The speed in bytes per second at which a member is rewritten at least.
 pub const DEFRAG_SPEED: u64 = 10_000_000;
+/// No defragmentation is waited for any longer.
+pub const DEFRAG_MOST: Duration = Duration::from_secs(24 * 3600);
 /// Time between two members of a defragmentation, unless told otherwise.
 pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
 /// How long a repository may take to say how young its newest backup is.
@@ -147,3 +149,9 @@ pub const TALOS_MEMORY_WORKER: u64 = (1024 - 150) << 20;
 
 /// Least size of the volume EPHEMERAL, likewise: 6 GiB less the system partitions (EFI 100 MiB, STATE 100 MiB, META 1 MiB) and 10 MiB.
 pub const TALOS_DISK_LEAST: u64 = (6 * 1024 - 211) << 20;
+
+/// Bytes of one machine config that are kept: real ones have some tens of KiB.
+pub const MACHINE_CONFIG_BYTES_MAX: usize = 4 << 20;
+
+/// How long a look through the extras for the key of encryption at rest may take.
+pub const EXTRAS_LOOK_WITHIN: Duration = Duration::from_secs(20);

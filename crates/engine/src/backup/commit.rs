@@ -29,6 +29,7 @@ use crate::extra::{self, Extra};
 use crate::failure::{Code, Failure, Outcome};
 use crate::feed::Feed;
 use crate::judge::Verdict;
+use crate::limits::EXTRAS_LOOK_WITHIN;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
@@ -106,7 +107,7 @@ pub(super) async fn commit(
     let decision = settle_lineage(context, &spool, &examined, remarks).await?;
     // Giving its pages back takes the system a while, and nobody needs it any more.
     drop(std::thread::Builder::new().name("spool".to_owned()).spawn(move || drop(spool)));
-    warn_of_encryption(context, &examined, remarks);
+    warn_of_encryption(context, &examined, remarks).await;
     let asked = &context.source.asked[from];
     let manifest = Manifest {
         repository: *context.repository.id(),
@@ -347,18 +348,30 @@ fn look_up(spool: &Arc<Spool>, row: &LastRow, revision: i64, compact: i64) -> Ro
     }
 }
 
-fn warn_of_encryption(context: &Context<'_>, examined: &Examined, remarks: &mut Vec<Remark>) {
+async fn warn_of_encryption(context: &Context<'_>, examined: &Examined, remarks: &mut Vec<Remark>) {
     let encrypted = examined.resources.encrypted;
-    if encrypted > 0 && !context.request.extras.iter().any(Extra::holds_encryption_key) {
-        remarks.push(Remark::note(format!(
-            "{encrypted} values are encrypted at rest by the API server, and {}: without it nobody can read them after a restore",
-            if context.source.talos.is_some() {
-                "no machine config, which holds the key, is kept (extra: [machine-config])"
-            } else {
-                "no --extra holds its EncryptionConfiguration"
-            }
-        )));
+    if encrypted == 0 {
+        return;
     }
+    let extras = context.request.extras.clone();
+    let looking = on_thread("extras", move || Ok(extras.iter().any(Extra::holds_encryption_key)));
+    // A filesystem that does not answer must not hold the commit up.
+    match tokio::time::timeout(EXTRAS_LOOK_WITHIN, looking).await {
+        Ok(Ok(true)) => return,
+        Ok(_) => {}
+        Err(_) => {
+            return remarks
+                .push(Remark::note("whether an extra holds the key of the values encrypted at rest was not found out in time".to_owned()));
+        }
+    }
+    remarks.push(Remark::note(format!(
+        "{encrypted} values are encrypted at rest by the API server, and {}: without it nobody can read them after a restore",
+        if context.source.talos.is_some() {
+            "no machine config, which holds the key, is kept (extra: [machine-config])"
+        } else {
+            "no --extra holds its EncryptionConfiguration"
+        }
+    )));
 }
 
 /// Remembers the counts of this backup and compares them with the last one this host remembers.

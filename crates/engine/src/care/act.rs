@@ -4,18 +4,19 @@
 
 use std::time::Instant;
 
-use etcd_api::{Alarm, AlarmKind};
+use etcd_api::Alarm;
 use etcd_store::id::MemberId;
 
 use super::change::{Change, ChangePlan};
 use super::look::{Looked, look};
 use super::refusal::Refusal;
-use super::view::{ClusterView, MemberView};
+use super::view::{ClusterView, MemberAnswer, MemberView};
 use crate::access::Access;
 use crate::failure::{Failure, Outcome};
 use crate::limits::{EFFECT_WITHIN, LOOK_AGAIN_AFTER};
 use crate::member_link::MemberLink;
 use crate::progress::Progress;
+use crate::source::alarm_name;
 use crate::talos::direct::not_offered;
 
 /// What a change came to.
@@ -37,7 +38,7 @@ pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progres
     let until = Instant::now() + EFFECT_WITHIN;
     let mut looked_last = None;
     let mut refused: Option<Refusal> = None;
-    let mut asked = false;
+    let (mut asked, mut taken) = (false, false);
     loop {
         let now = match looked_last.take() {
             Some(looked) => looked,
@@ -57,12 +58,20 @@ pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progres
         if Instant::now() >= until {
             return Err(unseen(plan, refused.as_ref()));
         }
+        if taken {
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+            continue;
+        }
         match call(&now, &plan.change).await {
-            Ok(()) => refused = None,
+            // Taken for good: asked again it would be refused, for it is done. From here on only what is seen counts.
+            Ok(()) => (refused, taken) = (None, true),
             Err(refusal) if refusal.is_final() => {
                 // What a call did whose answer was lost makes the next one wrong: "not found" may be what was asked for.
                 let done = if asked { look(access).await.ok() } else { None };
-                let done = done.and_then(|now| effect(&now, &plan.change, &known).map(|done| (now.view, done.added)));
+                let done = done.and_then(|now| {
+                    let of_leader = now.view.leader().filter(|_| shown_by_leader(&now.view, &plan.change)).map(|_| Effect { added: None });
+                    effect(&now, &plan.change, &known).or(of_leader).map(|done| (now.view, done.added))
+                });
                 return match done {
                     Some((view, added)) => Ok(Changed { view, added }),
                     None => Err(refusal.failure(&format!("etcd refuses to {}", plan.words))),
@@ -84,10 +93,25 @@ struct Effect {
     added: Option<MemberId>,
 }
 
-/// Whether the change is seen by every member that answers.
+/// Whether the leader's own list shows that a member is gone, or has its vote: others may be behind, or cut off.
+fn shown_by_leader(view: &ClusterView, change: &Change) -> bool {
+    let leader = view.leader().and_then(|id| view.member(id)).and_then(|member| member.answer.as_ref().ok());
+    let Some(Ok(list)) = leader.map(|answer| &answer.listed) else { return false };
+    match change {
+        Change::Remove(id) | Change::Leave(id) => list.iter().all(|member| member.id != *id),
+        Change::Promote(id) => list.iter().any(|member| member.id == *id && !member.is_learner),
+        Change::MoveLeader { .. } | Change::Add { .. } => false,
+    }
+}
+
+/// Whether the change is seen by every member that answers and follows a leader; one that is cut off holds an old list for as long as it is.
 fn effect(looked: &Looked, change: &Change, known: &[MemberId]) -> Option<Effect> {
     let view = &looked.view;
-    let lists = || view.answering().filter(|(member, _)| member.is_listed).filter_map(|(_, answer)| answer.listed.as_ref().ok());
+    let follows = |answer: &MemberAnswer| answer.status.leader.is_some();
+    let lists = || {
+        let answering = view.answering().filter(|(member, answer)| member.is_listed && follows(answer));
+        answering.filter_map(|(_, answer)| answer.listed.as_ref().ok())
+    };
     lists().next()?;
     let nothing = Some(Effect { added: None });
     match change {
@@ -159,41 +183,45 @@ fn unseen(plan: &ChangePlan, refused: Option<&Refusal>) -> Failure {
     }
 }
 
-/// Disarms every alarm of a kind, on the whole cluster, and shows what is left. Talos has one call for all kinds at once, so it is only made where no
-/// other kind is raised.
+/// Disarms exactly these alarms and shows what is left. Talos has one call for all there are, so it is only made where no other is raised.
 ///
 /// # Errors
-/// etcd's refusal.
-pub async fn disarm(looked: &Looked, kinds: &[AlarmKind]) -> Outcome<Vec<Alarm>> {
+/// etcd's refusal. Over Talos also when an alarm was taken back that was not meant, because it was raised at that very moment.
+pub async fn disarm(looked: &Looked, chosen: &[Alarm]) -> Outcome<Vec<Alarm>> {
+    let leads = looked.view.leader().and_then(|id| looked.links.get(&id));
+    let link = leads.or_else(|| looked.links.values().next()).ok_or_else(|| Failure::failed("no member answers").again())?;
     let wrong = |refusal: Refusal| refusal.failure("the alarm cannot be disarmed");
-    let link = looked
-        .view
-        .leader()
-        .and_then(|id| looked.links.get(&id))
-        .or_else(|| looked.links.values().next())
-        .ok_or_else(|| Failure::failed("no member answers").again())?;
-    disarm_through(link, kinds).await.map_err(wrong)
+    let (taken, left) = disarm_through(link, chosen).await.map_err(wrong)?;
+    let unmeant: Vec<String> = taken
+        .iter()
+        .filter(|alarm| !chosen.contains(alarm))
+        .map(|alarm| format!("{} of {}", alarm_name(alarm.kind), alarm.member))
+        .collect();
+    if !unmeant.is_empty() {
+        return Err(Failure::failed("alarms were taken back that were not meant")
+            .object(unmeant.join(", "))
+            .cause("they were raised at the moment of the call, and Talos takes back all there are. Their cause stands: look at the members now")
+            .next(["lifeboat", "etcd", "health"]));
+    }
+    Ok(left)
 }
 
-async fn disarm_through(link: &MemberLink, kinds: &[AlarmKind]) -> Result<Vec<Alarm>, Refusal> {
+/// What was taken back, and what is left.
+async fn disarm_through(link: &MemberLink, chosen: &[Alarm]) -> Result<(Vec<Alarm>, Vec<Alarm>), Refusal> {
     match link {
         MemberLink::Etcd(client) => {
-            for alarm in client.alarms().await? {
-                if kinds.contains(&alarm.kind) {
-                    client.disarm(alarm.member, alarm.kind).await?;
-                }
+            for alarm in chosen {
+                client.disarm(alarm.member, alarm.kind).await?;
             }
-            Ok(client.alarms().await?)
+            Ok((chosen.to_vec(), client.alarms().await?))
         }
         MemberLink::Talos(node) => {
             let raised = node.etcd_alarms().await?;
-            if raised.iter().any(|alarm| !kinds.contains(&alarm.kind)) {
-                return Err(Refusal::not_offered("to disarm one kind of alarm and leave another: it takes back all there are"));
+            if raised.iter().any(|alarm| !chosen.contains(alarm)) {
+                return Err(Refusal::not_offered("to disarm one alarm and leave another: it takes back all there are"));
             }
-            if !raised.is_empty() {
-                node.etcd_disarm_all().await?;
-            }
-            Ok(node.etcd_alarms().await?)
+            let taken = if raised.is_empty() { Vec::new() } else { node.etcd_disarm_all().await? };
+            Ok((taken, node.etcd_alarms().await?))
         }
     }
 }

@@ -11,9 +11,15 @@ use super::look::{Looked, look};
 use super::refusal::Refusal;
 use crate::access::Access;
 use crate::failure::{Code, Failure, Outcome};
-use crate::limits::{DEFRAG_LEAST, DEFRAG_SPEED};
+use crate::limits::{DEFRAG_LEAST, DEFRAG_MOST, DEFRAG_SPEED};
 use crate::member_link::MemberLink;
 use crate::progress::Progress;
+
+/// How long a defragmentation of a file may take. A member may tell any size: a day is enough for every real one.
+#[must_use]
+pub fn limit_for(size: u64) -> Duration {
+    (DEFRAG_LEAST + Duration::from_secs(size / DEFRAG_SPEED)).min(DEFRAG_MOST)
+}
 
 /// What came of one member's turn.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +116,7 @@ async fn turn(access: &Access, looked: &Looked, member: MemberId, label: &str, p
     let status = looked.view.member(member).and_then(super::view::MemberView::status).ok_or_else(gone)?;
     let link = looked.links.get(&member).ok_or_else(gone)?;
     let before = status.db_size;
-    let limit = DEFRAG_LEAST + Duration::from_secs(before / DEFRAG_SPEED);
+    let limit = limit_for(before);
     progress.say(&format!(
         "{label}: {}, {} of it in use; it does not serve until this has ended",
         super::size(before),

@@ -90,12 +90,37 @@ impl Source {
             (Some(options), None) => Self::connect_to_etcd(&options).await,
             (Some(options), Some(talos)) => {
                 let (source, reached) = tokio::try_join!(Self::connect_to_etcd(&options), crate::talos::reach(talos, true))?;
-                let notes = [reached.notes.clone(), source.notes].concat();
-                Ok(Self { talos: Some(reached), notes, ..source })
+                let notes = [reached.notes.clone(), source.notes.clone()].concat();
+                let talos_version = match reached.nodes.first() {
+                    Some(node) => node.version().await.ok().map(|version| version.tag),
+                    None => None,
+                };
+                let source = Self { talos: Some(reached), notes, ..source }.of_nodes(&talos.nodes)?;
+                let asked = source.asked.into_iter().map(|asked| Asked { talos_version: talos_version.clone(), ..asked }).collect();
+                Ok(Self { asked, ..source })
             }
             (None, Some(talos)) => talos::connect(talos).await,
             (None, None) => Err(Failure::usage("no cluster is named").next(["lifeboat", "init"])),
         }
+    }
+
+    /// Only the members on the nodes that are named; all where none is.
+    fn of_nodes(self, nodes: &[String]) -> Outcome<Self> {
+        if nodes.is_empty() {
+            return Ok(self);
+        }
+        let means = |asked: &Asked| {
+            let at = crate::talos::reach::host_of(&asked.candidate.endpoint).unwrap_or(&asked.candidate.endpoint);
+            nodes.iter().any(|node| node == at || *node == asked.candidate.name)
+        };
+        let (asked, others): (Vec<Asked>, Vec<Asked>) = self.asked.into_iter().partition(means);
+        if asked.is_empty() {
+            let known: Vec<String> = others.iter().map(|asked| asked.candidate.endpoint.clone()).collect();
+            return Err(Failure::usage(format!("no member runs on {}", nodes.join(", ")))
+                .cause(format!("the members are at {}", known.join(", ")))
+                .again_without("--nodes"));
+        }
+        Ok(Self { asked, ..self })
     }
 
     async fn connect_to_etcd(options: &SourceOptions) -> Outcome<Self> {
@@ -114,7 +139,7 @@ impl Source {
         }
         name_silent(&mut asked, &members);
         if options.discover {
-            let more = undialled(&asked, &members);
+            let more = undialled(&asked, &members, &connect);
             if !more.is_empty() {
                 asked.extend(ask_all(&more, &connect).await?);
                 one_cluster(&asked)?;
@@ -303,11 +328,13 @@ fn name_silent(asked: &mut [Asked], members: &[etcd_api::Member]) {
 }
 
 /// A client URL of each listed member that was not asked yet.
-fn undialled(asked: &[Asked], members: &[etcd_api::Member]) -> Vec<String> {
+fn undialled(asked: &[Asked], members: &[etcd_api::Member], connect: &ConnectOptions) -> Vec<String> {
     members
         .iter()
         .filter(|member| !asked.iter().any(|one| one.candidate.id == member.id))
         .filter_map(|member| member.client_urls.first().cloned())
+        // A member's word must not take the certificates off.
+        .filter(|url| connect.tls.is_none() || !url.starts_with("http://"))
         .collect()
 }
 

@@ -46,7 +46,9 @@ async fn make(talos: &TalosOptions) -> Outcome<SourceOptions> {
     };
     let authority = Secrets::read(&config).and_then(|secrets| secrets.etcd_authority()).map_err(wrong)?;
     let tls = mint(&authority, SystemTime::now()).map_err(wrong)?;
-    let mut endpoints: Vec<String> = reached.members.iter().filter_map(|member| member.client_urls.first().cloned()).collect();
+    // Talos runs etcd with TLS alone: another scheme would be a member's attempt to take the certificates off.
+    let urls = reached.members.iter().filter_map(|member| member.client_urls.first().cloned());
+    let mut endpoints: Vec<String> = urls.filter(|url| url.starts_with("https://")).collect();
     endpoints.sort();
     if endpoints.is_empty() {
         return Err(Failure::failed("etcd's members cannot be found")

@@ -156,8 +156,15 @@ fn disarm(global: &GlobalArgs, args: &DisarmArgs) -> Outcome<Code> {
         consent::by_yes(args.yes, &what)?;
     }
     // Connections belong to the runtime they were made on, and that ended before the question.
-    let left = signals::run(async { act::disarm(&look(&access).await?, &kinds).await })?;
-    let gone: Vec<Alarm> = chosen.into_iter().filter(|alarm| !left.contains(alarm)).cloned().collect();
+    let chosen: Vec<Alarm> = chosen.into_iter().cloned().collect();
+    // Time went by while somebody was asked: what holds must hold now, and nothing is disarmed but what was consented to.
+    let left = signals::run(async {
+        let looked = look(&access).await?;
+        change::one_cluster(&looked.view)?;
+        still_near_quota(&looked.view, args, &chosen.iter().collect::<Vec<_>>())?;
+        act::disarm(&looked, &chosen).await
+    })?;
+    let gone: Vec<Alarm> = chosen.into_iter().filter(|alarm| !left.contains(alarm)).collect();
     answer(global, args, view, &gone, left)
 }
 

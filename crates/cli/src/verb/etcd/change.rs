@@ -1,7 +1,7 @@
 //! `lifeboat etcd leave / remove-member / add-member / promote / forfeit-leadership`.
 
 use engine::care::act::{self, Changed};
-use engine::care::change::{self, ChangePlan};
+use engine::care::change::{self, Change, ChangePlan};
 use engine::care::look::{Looked, look};
 use engine::care::{ClusterView, Quorum};
 use engine::progress::Progress;
@@ -266,7 +266,7 @@ fn carry_out(global: &GlobalArgs, (common, access): (&Common, &Access), work: &W
             Consent::Yes(yes) => consent::by_yes(yes, &what)?,
             Consent::Name(args) => consent::by_name(args, Some(&common.cluster.name(global, &looked)?), &what)?,
         }
-        let changed = signals::run(carried_out(access, work, &Teller::new(global)))?;
+        let changed = signals::run(carried_out(access, work, (&looked, &plan), &Teller::new(global)))?;
         report.done = true;
         report.member = changed.added.map(|id| id.to_string());
         report.after = Quorum::of(&changed.view).into();
@@ -277,15 +277,29 @@ fn carry_out(global: &GlobalArgs, (common, access): (&Common, &Access), work: &W
 }
 
 /// Looks again first: time went by while somebody was asked, and the arithmetic must hold now.
-async fn carried_out(access: &Access, work: &Work<'_>, progress: &dyn Progress) -> Outcome<Changed> {
+async fn carried_out(access: &Access, work: &Work<'_>, shown: (&Looked, &ChangePlan), progress: &dyn Progress) -> Outcome<Changed> {
     let mut looked = look(access).await?;
     let access = &looked.everywhere(access);
-    (work.plan)(&looked)?;
+    is_what_was_shown(shown, &looked, &(work.plan)(&looked)?)?;
     if let Some(first) = (work.first)(&looked)? {
         act::change(access, &looked, &first, progress).await?;
         progress.say(&format!("done: {}", first.words));
         looked = look(access).await?;
     }
     let plan = (work.plan)(&looked)?;
+    is_what_was_shown(shown, &looked, &plan)?;
     act::change(access, &looked, &plan, progress).await
+}
+
+/// That a name or an endpoint still means the member and the cluster that consent was given for. Who leads next may have changed: that harms nobody.
+fn is_what_was_shown((before, shown): (&Looked, &ChangePlan), now: &Looked, plan: &ChangePlan) -> Outcome<()> {
+    let same_cluster = before.view.cluster_ids() == now.view.cluster_ids()
+        && now.view.members.iter().any(|member| before.view.member(member.id).is_some());
+    let same_change = plan.change == shown.change || matches!(plan.change, Change::MoveLeader { .. });
+    if same_cluster && same_change {
+        return Ok(());
+    }
+    Err(Failure::usage("nothing was done: meanwhile this means another member, or another cluster, than was shown")
+        .cause(format!("shown: {}; now: {}", shown.words, plan.words))
+        .next(["lifeboat", "etcd", "members"]))
 }

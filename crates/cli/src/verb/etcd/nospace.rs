@@ -102,7 +102,9 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     }
     let context = || looked.talos.as_ref().map(|talos| talos.context.clone());
     let name = resolved.cluster.as_ref().map(ToString::to_string).or_else(context).unwrap_or_else(|| known_as.clone());
-    let run = Run { global, access: &access, known_as, quota, pause, name };
+    let place = resolved.place(&args.backup.repository).ok();
+    let repository = place.map(|place| (place, resolved.cluster.clone()));
+    let run = Run { global, access: &access, known_as, quota, pause, name, repository };
     match open {
         Some(journal) => run.go_on(&args, journal),
         None => run.begin(args, &desk),
@@ -130,6 +132,8 @@ struct Run<'a> {
     pause: Duration,
     /// What consent is given by.
     name: String,
+    /// Whose lease keeps other hosts' backups away.
+    repository: Option<(engine::place::PlaceOptions, Option<vault::name::ClusterName>)>,
 }
 
 impl Run<'_> {
@@ -220,6 +224,7 @@ impl Run<'_> {
         let holder = Holder::default();
         let mut remedy = Remedy {
             access: self.access.clone(),
+            repository: self.repository.clone(),
             backup,
             holder: &holder,
             quota: self.quota,

@@ -168,6 +168,12 @@ async fn ask_member(id: MemberId, urls: Vec<String>, connect: &ConnectOptions) -
     let mut silence = Silence { reason: "it has never started: the member list has no client URL of it".to_owned(), connected: false };
     let mut at = String::new();
     for url in urls {
+        // A member's word must not take the certificates off: what is sent there, and what comes back, would be anybody's.
+        if connect.tls.is_some() && url.starts_with("http://") {
+            silence = Silence { reason: format!("its client URL {url} is without TLS, and certificates are given"), connected: false };
+            at = url;
+            continue;
+        }
         let heard = match ask(&url, connect).await {
             Ok(heard) => heard,
             Err(failure) => {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etcd_api::{AlarmKind, Client, ErrorKind, KeyRange, RangeRequest};
-use etcd_store::id::{ClusterId, MemberId, Revision};
+use etcd_store::id::{MemberId, Revision};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use vault::lineage::LineageCluster;
 
 use super::{Found, Plan, Space, Step, alarmed, spaces};
 use crate::access::Access;
@@ -18,9 +17,10 @@ use crate::care::{act, defrag, defrag_run};
 use crate::exclusion::{self, Asked, Exclusion, Key};
 use crate::failure::{Code, Failure, Outcome};
 use crate::journal::{Driver, Facts, Journal, Notebook, Turn};
-use crate::lease::Holder;
-use crate::limits::{COMPACTION_SETTLES_WITHIN, DEFRAG_LEAST, DEFRAG_SPEED, LOOK_AGAIN_AFTER, SETTLED_LOOKS, WORTH_DEFRAGMENTING};
+use crate::lease::{self, Holder};
+use crate::limits::{COMPACTION_SETTLES_WITHIN, LOOK_AGAIN_AFTER, SETTLED_LOOKS, WORTH_DEFRAGMENTING};
 use crate::member_link::MemberLink;
+use crate::place::PlaceOptions;
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::snapshot_file::{self, SaveRequest, Target};
@@ -29,6 +29,7 @@ use crate::source_failure::failure;
 use crate::talos::TalosOptions;
 use crate::talos::reach::host_of;
 use crate::{backup, place};
+use vault::name::ClusterName;
 
 /// Where API servers keep their objects: the default of `--etcd-prefix`, and OpenShift's two.
 const KUBERNETES: [&str; 3] = ["/registry/", "/kubernetes.io/", "/openshift.io/"];
@@ -65,6 +66,8 @@ pub struct Remedy<'a> {
     pub access: Access,
     /// The backup, where one into a repository is still to be taken.
     pub backup: Option<backup::Request>,
+    /// The repository whose lease keeps backups of other hosts away while a member is rewritten.
+    pub repository: Option<(PlaceOptions, Option<ClusterName>)>,
     /// Gets the lease of the repository; release it when this is dropped early.
     pub holder: &'a Holder,
     /// The quota, where it is known better than etcd tells it.
@@ -131,14 +134,14 @@ impl Remedy<'_> {
     /// A backup of this cluster that reaches at least as far as the plan began was taken by the run that was stopped.
     async fn backed_up(&self, plan: &Plan, repository: &str) -> Outcome<Option<Facts>> {
         let Some(request) = &self.backup else { return Ok(None) };
-        let cluster = plan.cluster_id.parse::<ClusterId>().map_or(LineageCluster::Talos, LineageCluster::Id);
         // The run that was stopped may have been the one that would have made the repository.
         let Ok(opened) = place::open(&request.place).await else { return Ok(None) };
         let Ok(name) = place::cluster(&opened, &request.place, request.cluster.as_ref()).await else { return Ok(None) };
         let catalog = place::catalog(&opened, &request.place, &name).await?;
         let fits = |backup: &&vault::repository::Backup| {
             let manifest = &backup.manifest;
-            manifest.lineage.cluster().may_equal(cluster)
+            let member = manifest.member.as_ref().map(|member| member.id);
+            plan.is_of(manifest.cluster_id, member)
                 && plan.reaches(manifest.revision, manifest.times.started)
                 && backup.not_latest().is_none()
         };
@@ -232,7 +235,7 @@ impl Remedy<'_> {
     async fn defragmented(&self, member: &str) -> Outcome<Option<Facts>> {
         // etcd goes on with what it was told, whoever asked: it does not answer until then.
         let size = look(&self.access).await.ok().and_then(|looked| looked.view.answering().map(|(_, answer)| answer.status.db_size).max());
-        let limit = DEFRAG_LEAST + Duration::from_secs(size.unwrap_or_default() / DEFRAG_SPEED);
+        let limit = defrag_run::limit_for(size.unwrap_or_default());
         let view = act::caught_up(&self.access, limit).await?.view;
         let status = view.find(member).and_then(|member| member.status()).map(|status| (status.db_size, status.db_size_in_use));
         let small = status.filter(|(size, in_use)| size.saturating_sub(*in_use) <= WORTH_DEFRAGMENTING.max(size / 10));
@@ -246,7 +249,12 @@ impl Remedy<'_> {
         let _alone: Vec<_> = keys.iter().map(|key| self.alone(key)).collect::<Outcome<Vec<_>>>()?;
         let turn = defrag::Step::Defragment { member: id, label: label.to_owned(), size: 0, in_use: 0 };
         let plan = defrag::Plan { steps: vec![turn], skipped: Vec::new() };
-        let ran = defrag_run::run(&self.access, &plan, Duration::ZERO, self.progress.as_ref()).await;
+        self.keep_others_away().await?;
+        let ran = tokio::select! {
+            ran = defrag_run::run(&self.access, &plan, Duration::ZERO, self.progress.as_ref()) => ran,
+            never = self.holder.keep(self.progress.as_ref()) => match never {},
+        };
+        self.holder.release().await;
         match (ran.stopped, ran.turns.first()) {
             (Some(failure), _) => Err(failure),
             (None, Some(turn)) => {
@@ -254,6 +262,17 @@ impl Remedy<'_> {
             }
             (None, None) => Err(Failure::failed(format!("{label} had no turn; this is a bug in Lifeboat"))),
         }
+    }
+
+    /// No other host begins a backup while a member is rewritten, where a repository is there whose lease can say so.
+    async fn keep_others_away(&self) -> Outcome<()> {
+        let Some((options, name)) = &self.repository else { return Ok(()) };
+        let Ok(opened) = place::open(options).await else { return Ok(()) };
+        let Ok(name) = place::cluster(&opened, options, name.as_ref()).await else { return Ok(()) };
+        if let Some(word) = self.holder.take(opened.store(), &name, lease::DEFRAG, lease::Mode::Auto).await? {
+            self.progress.say(&format!("note: backups of other hosts are not seen: {word}"));
+        }
+        Ok(())
     }
 
     fn alone(&self, cluster: &Key) -> Outcome<Option<Exclusion>> {
@@ -278,7 +297,8 @@ impl Remedy<'_> {
             self.progress.say(&format!("NOSPACE stays: {} is as large as its quota", full.join(", ")));
             return Ok(json!({"disarmed": false, "full": full}));
         }
-        act::disarm(&looked, &[AlarmKind::NoSpace]).await?;
+        let raised = looked.view.alarms.iter().flatten().filter(|alarm| alarm.kind == AlarmKind::NoSpace).cloned().collect::<Vec<_>>();
+        act::disarm(&looked, &raised).await?;
         Ok(json!({"disarmed": true}))
     }
 

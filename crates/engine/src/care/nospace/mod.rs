@@ -13,6 +13,7 @@ mod drive;
 use std::path::PathBuf;
 
 use etcd_api::AlarmKind;
+use etcd_store::id::{ClusterId, MemberId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -273,10 +274,19 @@ pub fn known_as(looked: &Looked, access: &Access) -> Outcome<String> {
 }
 
 impl Plan {
-    /// Whether a backup holds everything that this plan takes away: by its revision, and where none could be read, by the time it was begun.
+    /// Whether a backup can hold everything that this plan takes away: it was begun after the plan was made, and reaches at least as far. Neither alone
+    /// is enough: a cluster that was made anew with the same name and token has the id of the old one, and low revisions again.
     #[must_use]
     pub fn reaches(&self, revision: i64, begun: Timestamp) -> bool {
-        if self.revision > 0 { revision >= self.revision } else { begun >= self.planned }
+        begun >= self.planned && revision >= self.revision
+    }
+
+    /// Whether a backup is of this cluster: by its exact id; over Talos, which tells none, by a member of the plan.
+    fn is_of(&self, cluster: Option<ClusterId>, member: Option<MemberId>) -> bool {
+        match self.cluster_id.parse::<ClusterId>() {
+            Ok(own) => cluster == Some(own),
+            Err(_) => cluster.is_none() && member.is_some_and(|member| self.before.iter().any(|space| space.member == member.to_string())),
+        }
     }
 
     /// Whether the history is taken away by this plan.

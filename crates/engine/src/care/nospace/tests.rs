@@ -40,10 +40,15 @@ fn the_plan_is_etcds_advice_with_the_leader_last() {
 }
 
 #[test]
-fn a_backup_counts_by_its_revision_and_where_none_could_be_read_by_its_time() {
+fn a_backup_counts_by_its_revision_its_time_and_its_cluster() {
     let mut plan = plan(&full(), PLAIN, &wanted()).unwrap().unwrap();
     let (before, after) = (plan.planned - std::time::Duration::from_secs(1), plan.planned);
-    assert!(plan.reaches(90, before) && !plan.reaches(89, after));
+    assert!(plan.reaches(90, after) && !plan.reaches(89, after));
+    assert!(!plan.reaches(1000, before), "of a cluster that was there before, under the same id");
+    plan.cluster_id = "000000000000001a".to_owned();
+    assert!(plan.is_of(Some(ClusterId(0x1a)), None) && !plan.is_of(Some(ClusterId(0x1b)), None) && !plan.is_of(None, Some(MemberId(1))));
+    plan.cluster_id = "talos-0000000000000001".to_owned();
+    assert!(plan.is_of(None, Some(MemberId(1))) && !plan.is_of(None, Some(MemberId(9))) && !plan.is_of(Some(ClusterId(0x1a)), None));
     plan.revision = 0;
     assert!(!plan.reaches(90, before) && plan.reaches(1, after));
 }
