@@ -83,6 +83,14 @@ pub(crate) struct SourceArgs {
     pub(crate) talos: TalosArgs,
 }
 
+impl SourceArgs {
+    /// Whether flags say where the cluster is, whatever a configuration says.
+    pub(crate) fn leads_elsewhere(&self) -> bool {
+        let talos = &self.talos;
+        !self.endpoints.is_empty() || talos.talosconfig.is_some() || talos.context.is_some() || !talos.talos_endpoints.is_empty()
+    }
+}
+
 /// Heading of the arguments about Talos.
 const TALOS: &str = "Source: Talos Linux";
 

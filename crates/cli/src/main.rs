@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         }
     };
     disk::crash::report();
+    if output::is_lost() {
+        output::failure(format, &Failure::failed("the report could not be written to standard output; the work itself ended as it says"));
+        return ExitCode::from(if code == Code::Ok as u8 { Code::Failed as u8 } else { code });
+    }
     ExitCode::from(code)
 }
 

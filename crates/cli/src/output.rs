@@ -1,6 +1,7 @@
 //! What is printed, in which form. Reports go to standard output, everything else to standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::Failure;
 use serde::Serialize;
@@ -24,13 +25,35 @@ pub(crate) enum Format {
 /// Writes to standard output. A reader that went away (`lifeboat list | head -1`) is not an error.
 pub(crate) fn print(text: &str) {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if written.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A report did not reach its reader, and nobody closed a pipe: the disk is full, or standard output was closed.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Whether something that was printed is lost.
+pub(crate) fn is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Says something that is not the report itself: progress in words, a warning, a hint.
 pub(crate) fn say(text: &str) {
     let mut out = io::stderr().lock();
     let _ = writeln!(out, "{}", tame(text));
+}
+
+/// What a restore of a backup goes to: a Talos node takes a snapshot file, everything else a data directory.
+pub(crate) fn restore_target(manifest: &vault::manifest::Manifest) -> [&'static str; 2] {
+    let is_talos = manifest.source == vault::manifest::Source::Talos || manifest.versions.talos.is_some();
+    if is_talos { ["--snapshot-file", "snapshot.db"] } else { ["--data-dir", "DIR"] }
+}
+
+/// The step after it, where there is one.
+pub(crate) fn after_restore(manifest: &vault::manifest::Manifest) -> Option<&'static str> {
+    (restore_target(manifest)[0] == "--snapshot-file").then_some("talosctl -n NODE bootstrap --recover-from=snapshot.db (docs/talos.md)")
 }
 
 /// Whether a person sits in front of standard error.

@@ -98,7 +98,8 @@ pub(crate) fn etcd(mut options: SourceOptions, args: &SourceArgs) -> Outcome<Sou
 /// Talos's flags on top of the cluster's section.
 fn talos(args: &SourceArgs, section: Option<&config::Talos>) -> Outcome<Access> {
     let TalosArgs { nodes, talos_endpoints, talosconfig, context, talos_direct } = &args.talos;
-    let of_section = section.cloned().unwrap_or_default();
+    // Another talosconfig is another cluster's: what the configuration says of contexts and nodes is not about it.
+    let of_section = section.filter(|_| talosconfig.is_none()).cloned().unwrap_or_default();
     let first = |lists: [&Vec<String>; 3]| lists.into_iter().find(|list| !list.is_empty()).cloned().unwrap_or_default();
     let named = talosconfig.as_deref().or(of_section.config_file.as_deref());
     let (config_file, word) = talos::locate(named, |name| std::env::var_os(name))?;
@@ -162,7 +163,12 @@ fn from_environment() -> Option<SourceOptions> {
 fn look_round(args: &SourceArgs) -> Outcome<Access> {
     let kubeadm = config::Kubeadm {}.etcd();
     let is_kubeadm = [&kubeadm.cacert, &kubeadm.cert, &kubeadm.key].into_iter().flatten().all(|file| file.is_file());
-    let talosconfig = if names_etcd(args) { None } else { talos::found(|name| std::env::var_os(name)) };
+    let talosconfig = if names_etcd(args) { Ok(None) } else { talos::found(|name| std::env::var_os(name)) };
+    let talosconfig = talosconfig.unwrap_or_else(|failure| {
+        let object = failure.object.unwrap_or_default();
+        output::say(&format!("note: the talosconfig {object} is passed over: {}", failure.cause.unwrap_or(failure.what)));
+        None
+    });
     if let (true, Some(file)) = (is_kubeadm, &talosconfig) {
         return Err(Failure::usage("more than one cluster is found here, and one must be chosen")
             .cause(format!(

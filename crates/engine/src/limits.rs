@@ -155,3 +155,6 @@ pub const MACHINE_CONFIG_BYTES_MAX: usize = 4 << 20;
 
 /// How long a look through the extras for the key of encryption at rest may take.
 pub const EXTRAS_LOOK_WITHIN: Duration = Duration::from_secs(20);
+
+/// The share of a file that must be free for a defragmentation to be the advice where it nears its quota.
+pub const WORTH_FREEING: f64 = 0.1;

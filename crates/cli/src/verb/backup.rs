@@ -10,6 +10,7 @@ use engine::limits::{HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
+use vault::manifest::Role;
 use vault::name::Tag;
 
 use crate::args::{GlobalArgs, RepositoryArgs, SealArgs, SourceArgs, SpoolArgs};
@@ -201,7 +202,15 @@ fn described(report: &Report, committed: &Committed) -> String {
     }
     let identity = passphrase::flag(manifest);
     let restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
-    text.push_str(&format!("  restore  {}{identity} --data-dir DIR\n", line(restore)));
+    let extras: Vec<String> =
+        manifest.objects.iter().filter(|object| object.role == Role::Extra).map(|object| object.name.to_string()).collect();
+    if !extras.is_empty() {
+        text.push_str(&format!("  extras   {}\n", extras.join(", ")));
+    }
+    text.push_str(&format!("  restore  {}{identity} {}\n", line(restore), output::restore_target(manifest).join(" ")));
+    if let Some(then) = output::after_restore(manifest) {
+        text.push_str(&format!("  then     {then}\n"));
+    }
     text
 }
 

@@ -85,6 +85,15 @@ async fn prepare(request: Request, holder: &Holder, teller: &Arc<Teller>) -> Out
         output::say(&format!("warning: {warning}"));
     }
     let id = match (report.code, &report.committed[..]) {
+        // Perhaps of another cluster: it may be no way back at all.
+        (_, [committed, ..]) if committed.manifest.unconfirmed.is_some() => {
+            let accept = report.next.clone().unwrap_or_default();
+            return Err(unguarded(
+                Failure::failed("the backup is unconfirmed: it may be of another cluster than the ones before it")
+                    .cause(report.warnings.join("; "))
+                    .next(accept),
+            ));
+        }
         (Code::Ok | Code::Warnings, [committed, ..]) => committed.manifest.id,
         _ => {
             return Err(unguarded(
@@ -119,7 +128,7 @@ fn way_back(report: &Report, status: ExitStatus) -> Failure {
     let manifest = &committed.manifest;
     let mut restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
     restore.extend(passphrase::flag(manifest).split_whitespace().map(str::to_owned));
-    restore.extend(["--data-dir", "DIR"].map(str::to_owned));
+    restore.extend(output::restore_target(manifest).map(str::to_owned));
     Failure::failed(ended)
         .object(format!("backup {} of '{}', revision {}", manifest.id, report.cluster, manifest.revision))
         .cause("that is the state before the command; look first what the command changed, a restore takes back everything since")

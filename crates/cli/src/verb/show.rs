@@ -76,7 +76,13 @@ impl Shown<'_> {
     fn restore_command(&self) -> String {
         let manifest = self.manifest();
         let identity = passphrase::flag(manifest);
-        format!("lifeboat restore {} --repo {} --cluster {}{identity} --data-dir DIR", manifest.id.suffix(), self.url, manifest.cluster)
+        format!(
+            "lifeboat restore {} --repo {} --cluster {}{identity} {}",
+            manifest.id.suffix(),
+            self.url,
+            manifest.cluster,
+            output::restore_target(manifest).join(" ")
+        )
     }
 
     fn problems(&self) -> Vec<&Problem> {

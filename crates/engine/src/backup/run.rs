@@ -130,8 +130,13 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
 
 fn say_source(source: &Source, progress: &dyn Progress) {
     let answering = source.asked.iter().filter(|asked| asked.candidate.state.is_ok()).count();
-    let all = source.members.len().max(source.asked.len());
-    progress.say(&format!("source: {} at {}; {answering} of {all} members answer", named(source), asked_at(source),));
+    let (asked, all) = (source.asked.len(), source.members.len());
+    let of = if asked < all {
+        format!("{answering} of {asked} asked answer, of {all} members")
+    } else {
+        format!("{answering} of {asked} members answer")
+    };
+    progress.say(&format!("source: {} at {}; {of}", named(source), asked_at(source)));
     for note in &source.notes {
         progress.say(&format!("note: {note}"));
     }
@@ -281,6 +286,9 @@ async fn take_all(
 
 fn name_of(source: &Source, at: usize) -> String {
     let candidate = &source.asked[at].candidate;
+    if candidate.id == MemberId(0) {
+        return candidate.endpoint.clone();
+    }
     if candidate.name.is_empty() { candidate.id.to_string() } else { format!("{} ({})", candidate.name, candidate.id) }
 }
 

@@ -122,7 +122,11 @@ pub fn leave(view: &ClusterView, member: &MemberView) -> Outcome<ChangePlan> {
             .cause("another member can remove it")
             .next(["lifeboat", "etcd", "remove-member", &member.id.to_string()]));
     }
-    Ok(ChangePlan { change: Change::Leave(member.id), ..plan })
+    let words = match view.over_talos {
+        true => format!("make {} ({}) leave: its node stops etcd and deletes its data", member.label(), member.id),
+        false => plan.words,
+    };
+    Ok(ChangePlan { change: Change::Leave(member.id), words, ..plan })
 }
 
 /// Adding a member. One with a vote counts against the quorum before it has ever run.
@@ -226,7 +230,17 @@ pub fn move_leader(view: &ClusterView, to: Option<&MemberView>) -> Outcome<Chang
     };
     let quorum = Quorum::of(view);
     let leader = view.member(from).map_or_else(|| from.to_string(), MemberView::label);
-    let words = format!("move the leadership from {leader} to {}", target.label());
+    let words = match view.over_talos {
+        true => format!("move the leadership from {leader} to another member, which its node chooses"),
+        false => format!("move the leadership from {leader} to {}", target.label()),
+    };
+    // Its node takes the first member of the list, and waits for minutes where that one is down.
+    if let Some(down) = view.voters().find(|member| view.over_talos && !member.is_working_voter()) {
+        return Err(Failure::failed("the leadership is not moved while a voting member is down")
+            .object(down.label())
+            .cause("over Talos the leader's node chooses who follows it, and may choose that one; with --talos-direct it is chosen here")
+            .again_with(["--talos-direct"]));
+    }
     Ok(ChangePlan { change: Change::MoveLeader { from, to: target.id }, words, before: quorum, after: quorum })
 }
 

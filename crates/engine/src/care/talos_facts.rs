@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use futures::future::join_all;
-use talos_api::{Diagnostic, MachineStatus, MachineType, Memory, Node, NodeName, Role, Service, Version};
+use talos_api::{Diagnostic, MachineStatus, Memory, Role, Service, Version};
 
 use crate::talos::Reached;
+use crate::talos::everyone::KnownNode;
 
 /// What is known of a cluster's machines.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,8 @@ pub struct NodeFacts {
     pub addresses: BTreeSet<IpAddr>,
     /// Whether it belongs to the control plane.
     pub is_control_plane: bool,
+    /// Whether Talos' own discovery knows it.
+    pub is_discovered: bool,
     /// Its Talos.
     pub version: Result<Version, String>,
     /// Talos' own services on it.
@@ -49,48 +52,12 @@ pub async fn facts(reached: &Reached) -> TalosFacts {
             untold: Some(format!("this talosconfig has {}, and machines answer os:reader", reached.client.roles())),
         };
     }
-    let nodes = join_all(all_nodes(reached).await.into_iter().map(one)).await;
+    let nodes = join_all(reached.everyone().await.into_iter().map(one)).await;
     TalosFacts { nodes, untold: None }
 }
 
-struct Known {
-    name: String,
-    addresses: BTreeSet<IpAddr>,
-    is_control_plane: bool,
-    node: Node,
-}
-
-async fn all_nodes(reached: &Reached) -> Vec<Known> {
-    let members = reached.discovered().await;
-    let of_discovery = members.into_iter().filter_map(|member| {
-        let name = NodeName::parse(&member.addresses.first()?.to_string()).ok()?;
-        Some(Known {
-            name: if member.hostname.is_empty() { name.to_string() } else { member.hostname },
-            addresses: member.addresses.into_iter().collect(),
-            is_control_plane: matches!(member.machine_type, MachineType::ControlPlane | MachineType::Init),
-            node: reached.client.node(&name),
-        })
-    });
-    let mut known: Vec<Known> = of_discovery.collect();
-    // Discovery may be off, or not know a node that etcd's member list leads to.
-    for node in &reached.nodes {
-        let address = node.name().and_then(NodeName::ip);
-        let is_known =
-            known.iter().any(|known| address.is_some_and(|address| known.addresses.contains(&address)) || known.name == node.to_string());
-        if !is_known {
-            known.push(Known {
-                name: node.to_string(),
-                addresses: address.into_iter().collect(),
-                is_control_plane: true,
-                node: node.clone(),
-            });
-        }
-    }
-    known
-}
-
-async fn one(known: Known) -> NodeFacts {
-    let Known { name, addresses, is_control_plane, node } = known;
+async fn one(known: KnownNode) -> NodeFacts {
+    let KnownNode { name, addresses, is_control_plane, is_discovered, node } = known;
     let words = |error: talos_api::Error| error.kind().to_string();
     let (version, services, memory, ephemeral, diagnostics, status) =
         tokio::join!(node.version(), node.services(), node.memory(), node.volume("EPHEMERAL"), node.diagnostics(), node.machine_status());
@@ -98,6 +65,7 @@ async fn one(known: Known) -> NodeFacts {
         name,
         addresses,
         is_control_plane,
+        is_discovered,
         version: version.map_err(words),
         services: services.map_err(words),
         memory: memory.map_err(words),

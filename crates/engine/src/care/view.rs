@@ -16,6 +16,8 @@ pub struct ClusterView {
     pub members: Vec<MemberView>,
     /// Endpoints at which nobody answered and of which it is not known whose they are, with the reason.
     pub strangers: Vec<(String, Silence)>,
+    /// Whether the members were asked over Talos's API, which tells no cluster id and adds and promotes members by itself.
+    pub over_talos: bool,
     /// The alarms that are raised; `None` where no member would say.
     pub alarms: Option<Vec<Alarm>>,
     /// What was odd on the way, in words.
@@ -63,6 +65,8 @@ pub struct Silence {
     pub reason: String,
     /// A connection came about, and what failed came after it: somebody is there.
     pub connected: bool,
+    /// Our rights do not allow the question.
+    pub is_denied: bool,
 }
 
 impl MemberView {

@@ -13,6 +13,7 @@ use crate::talos::{Reached, TalosOptions, reach};
 
 pub(super) async fn connect(options: &TalosOptions) -> Outcome<Source> {
     let reached = reach(options, false).await?;
+    refuse_without_a_role(&reached)?;
     let answers = join_all(reached.nodes.iter().map(|node| ask(&reached, node))).await;
     let mut notes = reached.notes.clone();
     let mut asked = Vec::new();
@@ -92,6 +93,21 @@ async fn ask(reached: &Reached, node: &Node) -> (Asked, Option<Problem>) {
     let link = state.is_ok().then(|| MemberLink::Talos(node.clone()));
     let candidate = Candidate { id, name: String::new(), endpoint: node.to_string(), state };
     (Asked { candidate, link, version, talos_version, cluster_id: None }, problem)
+}
+
+/// Told before anything is asked, and once: it is the same for every node. Behind a proxy that has roles of its own the certificate names none.
+fn refuse_without_a_role(reached: &Reached) -> Outcome<()> {
+    let roles = reached.client.roles();
+    if roles.as_slice().is_empty() || may_snapshot(reached) {
+        return Ok(());
+    }
+    Err(Failure::failed("this talosconfig may not take snapshots")
+        .object(format!("context '{}'", reached.context))
+        .cause(format!(
+            "the role os:etcd:backup is needed (or os:operator, os:admin); it has {roles}. A talosconfig with it: talosctl config new --roles \
+             os:etcd:backup FILE, or spec.roles of the ServiceAccount"
+        ))
+        .again())
 }
 
 fn may_snapshot(reached: &Reached) -> bool {

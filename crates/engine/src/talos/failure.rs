@@ -36,8 +36,8 @@ pub fn of_config(error: &talos_api::ConfigError) -> Failure {
     Failure::usage("the talosconfig cannot be used").cause(error).again()
 }
 
-fn advice(kind: &ErrorKind) -> Option<&'static str> {
-    Some(match kind {
+fn advice(kind: &ErrorKind) -> Option<String> {
+    let text = match kind {
         ErrorKind::Link(LinkFault::Unreachable(_)) | ErrorKind::NoEndpoint(_) => {
             "apid listens on port 50000 of each control plane node: check the endpoints (-e), and that a firewall lets you through"
         }
@@ -47,11 +47,13 @@ fn advice(kind: &ErrorKind) -> Option<&'static str> {
         ErrorKind::Link(LinkFault::TlsCa(_)) => "the talosconfig belongs to another cluster, or something else answers at this address",
         ErrorKind::NodeUnreachable(_) => "the node may be down; -n names nodes as the endpoint reaches them",
         ErrorKind::NoForwarding => "name the addresses of control plane nodes as endpoints (-e)",
-        ErrorKind::Denied { .. } => {
-            "a talosconfig with the role: talosctl config new --roles ROLE FILE, or spec.roles of the ServiceAccount"
+        ErrorKind::Denied { needs, .. } => {
+            let role = needs.first().map_or("os:admin", talos_api::Role::name);
+            return Some(format!("a talosconfig with it: talosctl config new --roles {role} FILE, or spec.roles of the ServiceAccount"));
         }
         ErrorKind::NotControlPlane(_) => "name control plane nodes (-n)",
         ErrorKind::EtcdSilent(_) => "what etcd says: lifeboat etcd logs",
         _ => return None,
-    })
+    };
+    Some(text.to_owned())
 }

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use talos_api::{MachineConfig, Node, NodeName};
+use talos_api::MachineConfig;
 use vault::digest::Sha256;
 use vault::name::RepositoryId;
 
 use super::Reached;
-use super::secrets::Secrets;
+use super::secrets::{ETCD_CA, Secrets};
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
-use crate::limits::{MACHINE_CONFIGS_AT_ONCE, MACHINE_CONFIGS_MAX};
+use crate::limits::{MACHINE_CONFIG_BYTES_MAX, MACHINE_CONFIGS_AT_ONCE, MACHINE_CONFIGS_MAX};
 
 /// What could be had.
 #[derive(Debug)]
@@ -32,14 +32,23 @@ pub struct Gathered {
 /// # Errors
 /// Where not a single config can be had: our role is another, or nobody answers.
 pub async fn gather(reached: &Reached, repository: &RepositoryId) -> Outcome<Gathered> {
+    let nodes = reached.everyone().await;
+    if nodes.len() > MACHINE_CONFIGS_MAX {
+        return Err(Failure::failed(format!("{} nodes are more than machine configs are kept of ({MACHINE_CONFIGS_MAX})", nodes.len())));
+    }
     let mut notes = Vec::new();
-    let nodes = all_nodes(reached, &mut notes).await?;
+    if nodes.iter().all(|known| !known.is_discovered) {
+        notes.push("Talos' discovery knows no nodes: machine configs of the control plane nodes alone are kept".to_owned());
+    }
     let mut gathered = Gathered { configs: BTreeMap::new(), missing: Vec::new(), secrets: BTreeMap::new(), notes };
     let mut first = None;
     for some in nodes.chunks(MACHINE_CONFIGS_AT_ONCE) {
-        let asked = join_all(some.iter().map(|(name, node)| async move { (name, node.machine_config().await) })).await;
+        let asked = join_all(some.iter().map(|known| async move { (slug(&known.name), known.node.machine_config().await) })).await;
         for (name, answer) in asked {
             match answer {
+                Ok(config) if config.0.is_empty() || config.0.len() > MACHINE_CONFIG_BYTES_MAX => {
+                    gathered.missing.push(format!("{name}: a machine config of {} bytes is none", config.0.len()));
+                }
                 Ok(config) => {
                     let mut unique = name.clone();
                     while gathered.configs.contains_key(&unique) {
@@ -63,27 +72,10 @@ pub async fn gather(reached: &Reached, repository: &RepositoryId) -> Outcome<Gat
     // The one that knows most: a worker's config holds few of them.
     let prints = gathered.configs.values().filter_map(|config| Some(Secrets::read(config).ok()?.fingerprints(repository)));
     gathered.secrets = prints.max_by_key(BTreeMap::len).unwrap_or_default();
+    if !gathered.secrets.contains_key(ETCD_CA) {
+        gathered.missing.push("no machine config that is kept holds etcd's CA: none of a control plane node could be read".to_owned());
+    }
     Ok(gathered)
-}
-
-/// Every node by name: as discovery has them, else the control plane alone.
-async fn all_nodes(reached: &Reached, notes: &mut Vec<String>) -> Outcome<Vec<(String, Node)>> {
-    let members = reached.discovered().await;
-    if members.len() > MACHINE_CONFIGS_MAX {
-        return Err(Failure::failed(format!("{} nodes are more than machine configs are kept of ({MACHINE_CONFIGS_MAX})", members.len())));
-    }
-    let node = |member: &talos_api::ClusterMember| {
-        let address = member.addresses.first()?;
-        let name = NodeName::parse(&address.to_string()).ok()?;
-        let label = if member.hostname.is_empty() { name.to_string() } else { slug(&member.hostname) };
-        Some((label, reached.client.node(&name)))
-    };
-    let nodes: Vec<(String, Node)> = members.iter().filter_map(node).collect();
-    if !nodes.is_empty() {
-        return Ok(nodes);
-    }
-    notes.push("Talos' discovery knows no nodes: machine configs of the control plane nodes alone are kept".to_owned());
-    Ok(reached.nodes.iter().map(|node| (slug(&node.to_string()), node.clone())).collect())
 }
 
 /// A node's name as the name of a file: names come from outside.

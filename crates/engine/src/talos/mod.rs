@@ -4,6 +4,7 @@
 //! with `direct` ([`direct`]) etcd itself is asked for those.
 
 pub mod direct;
+pub mod everyone;
 pub mod failure;
 pub mod machine_config;
 pub mod reach;
@@ -55,10 +56,12 @@ pub fn locate(named: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>)
     Ok((path, word))
 }
 
-/// The talosconfig that looking round finds, if it has a context; nothing is said of one that cannot be read.
-#[must_use]
-pub fn found(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let place = talos_api::talosconfig::locate(None, variable).ok()?;
-    let config = talos_api::Talosconfig::read(&place.path).ok()?;
-    (!config.contexts().is_empty()).then_some(place.path)
+/// The talosconfig that looking round finds, if it has a context; one that talosctl left behind empty is none.
+///
+/// # Errors
+/// Where there is one that cannot be read: whoever looks round is not to pass it over in silence.
+pub fn found(variable: impl Fn(&str) -> Option<OsString>) -> Outcome<Option<PathBuf>> {
+    let Ok(place) = talos_api::talosconfig::locate(None, variable) else { return Ok(None) };
+    let config = talos_api::Talosconfig::read(&place.path).map_err(|error| failure::of_config(&error).object(place.path.display()))?;
+    Ok((!config.contexts().is_empty()).then_some(place.path))
 }

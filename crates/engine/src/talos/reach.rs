@@ -60,7 +60,7 @@ pub async fn reach(options: &TalosOptions, all: bool) -> Outcome<Reached> {
     }
     let client = Client::new(&context, limits);
     let named = !options.nodes.is_empty() && !all;
-    let (nodes, members) = find_nodes(&client, named, &mut notes).await?;
+    let (nodes, members) = find_nodes(&client, named, !options.nodes.is_empty(), &mut notes).await?;
     notes.extend(virtual_addresses(&client, &nodes).await);
     let certificate_ends = context.identity.as_ref().map(|identity| identity.not_after);
     Ok(Reached { client, context: context.context.clone(), nodes, members, certificate_ends, notes })
@@ -76,7 +76,7 @@ pub fn check(options: &TalosOptions) -> Outcome<()> {
 
 fn context(options: &TalosOptions, notes: &mut Vec<String>) -> Outcome<Context> {
     let path = options.config_file.as_path();
-    let config = Talosconfig::read(path).map_err(|error| of_config(&error))?;
+    let config = Talosconfig::read(path).map_err(|error| of_config(&error).object(path.display()))?;
     let selection =
         Selection { context: options.context.clone(), endpoints: options.endpoints.clone(), nodes: options.nodes.clone(), cluster: None };
     let context = config.select(&selection).map_err(|error| of_config(&error).object(path.display()))?;
@@ -114,12 +114,14 @@ fn days(time: std::time::Duration) -> String {
 }
 
 /// The nodes that are named; else every node the member list leads to; else, without a quorum to give one, every node that can be thought of.
-async fn find_nodes(client: &Client, only_named: bool, notes: &mut Vec<String>) -> Outcome<(Vec<Node>, Vec<Member>)> {
+async fn find_nodes(client: &Client, only_named: bool, by_caller: bool, notes: &mut Vec<String>) -> Outcome<(Vec<Node>, Vec<Member>)> {
     let named = client.nodes();
     if only_named {
         return Ok((named, Vec::new()));
     }
-    let askable: Vec<Node> = named.iter().cloned().chain(client.at_endpoints()).collect();
+    // Nodes that the caller names are where the looking begins, and nowhere else.
+    let more = if by_caller { Vec::new() } else { client.at_endpoints() };
+    let askable: Vec<Node> = named.iter().cloned().chain(more).collect();
     // At once: one that is frozen says nothing for as long as anybody waits.
     let asking: Vec<_> = askable.iter().map(|node| Box::pin(member_list(node))).collect();
     let why = match select_ok(asking).await {
@@ -127,6 +129,9 @@ async fn find_nodes(client: &Client, only_named: bool, notes: &mut Vec<String>) 
             nodes if nodes.len() == members.len() => return Ok((nodes, members)),
             nodes => format!("{} of {} members have no address in it", members.len() - nodes.len(), members.len()),
         },
+        Err(Unlisted::Call(error)) if by_caller && is_no_member(&error) => {
+            return Err(failure("the nodes that are named are of no use", &error));
+        }
         // Nothing to go on with: the talosconfig itself is the trouble.
         Err(Unlisted::Call(error)) if error.class() == ErrorClass::Input => return Err(failure("Talos cannot be reached", &error)),
         Err(Unlisted::Call(error)) => error.to_string(),
@@ -139,6 +144,12 @@ async fn find_nodes(client: &Client, only_named: bool, notes: &mut Vec<String>) 
         notes.push(format!("{loose} is a name: one call through it may reach another node than the next"));
     }
     Ok((nodes, Vec::new()))
+}
+
+/// Whether the node itself is the trouble, and not the etcd on it.
+fn is_no_member(error: &talos_api::Error) -> bool {
+    use talos_api::ErrorKind;
+    matches!(error.kind(), ErrorKind::NodeUnreachable(_) | ErrorKind::NotControlPlane(_) | ErrorKind::NoForwarding)
 }
 
 /// Why a node gave no member list that can be used.
@@ -207,12 +218,20 @@ async fn virtual_addresses(client: &Client, nodes: &[Node]) -> Vec<String> {
     }
     let asked = join_all(nodes.iter().map(|node| async move { (node.to_string(), node.addresses().await.unwrap_or_default()) })).await;
     let complete = asked.iter().all(|(_, addresses)| !addresses.is_empty());
+    // A node whose etcd left is one all the same.
+    let discovered = match nodes.first() {
+        Some(node) => node.cluster_members().await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let is_a_nodes =
+        |endpoint: &talos_api::Endpoint| endpoint.ip().is_some_and(|ip| discovered.iter().any(|member| member.addresses.contains(&ip)));
     let known: Vec<(&str, &[NodeAddress])> = asked.iter().map(|(name, addresses)| (name.as_str(), &addresses[..])).collect();
     let mut words = Vec::new();
     for finding in vip::suspects(&client.endpoints(), &known) {
         let why = match &finding.reason {
             Reason::Shared(nodes) => format!("it is an address of {}", nodes.join(" and of ")),
             Reason::LooksVirtual(node) => format!("it looks like a virtual address, which {node} holds at present"),
+            Reason::Nobodys if is_a_nodes(&finding.endpoint) => continue,
             Reason::Nobodys if complete && nodes.len() > 1 => {
                 "no control plane node has this address: a virtual one, or a load balancer".to_owned()
             }

@@ -14,6 +14,9 @@ use vault::manifest::secret_fingerprint;
 use vault::name::RepositoryId;
 use zeroize::Zeroizing;
 
+/// The name of etcd's CA key among the fingerprints.
+pub const ETCD_CA: &str = "etcd-ca-key";
+
 /// The v1alpha1 document, as far as it matters here. Everything else is passed over.
 #[derive(Default, Deserialize)]
 struct Document {
@@ -136,7 +139,7 @@ impl Secrets {
             ("cluster-secret", self.cluster.secret.clone()),
             ("aescbc-encryption-secret", self.cluster.aescbc_encryption_secret.clone()),
             ("secretbox-encryption-secret", self.cluster.secretbox_encryption_secret.clone()),
-            ("etcd-ca-key", self.cluster.etcd.as_ref().and_then(|etcd| pair(&etcd.ca))),
+            (ETCD_CA, self.cluster.etcd.as_ref().and_then(|etcd| pair(&etcd.ca))),
             ("kubernetes-ca-key", pair(&self.cluster.ca)),
             ("service-account-key", pair(&self.cluster.service_account)),
             ("os-ca-key", pair(&self.machine.ca)),

@@ -145,12 +145,27 @@ enum Consent<'a> {
 
 /// Runs `remove-member`.
 pub(crate) fn remove(global: &GlobalArgs, args: &RemoveArgs) -> Outcome<Code> {
-    let plan = |looked: &Looked| change::remove(&looked.view, change::meant(&looked.view, &args.member)?);
+    let access = &args.common.cluster.access(global)?;
+    let plan = |looked: &Looked| {
+        let member = change::meant(&looked.view, &args.member)?;
+        if looked.view.over_talos && member.answer.is_ok() {
+            output::say(&format!(
+                "note: {} answers: 'lifeboat etcd leave' makes its node stop etcd and delete its data; this only takes it off the list",
+                member.label()
+            ));
+        }
+        change::remove(&looked.view, member)
+    };
     let work = Work { plan: &plan, first: &nothing, consent: Consent::Name(&args.consent) };
-    carry_out(global, (&args.common, &args.common.cluster.access(global)?), &work, &|_, _| {
+    carry_out(global, (&args.common, access), &work, &|_, _| {
         vec![
-            "stop that etcd if it still runs, and keep its data directory away from the cluster; a Talos node is reset, or replaced by another with its machine config (talosctl apply-config)"
-                .to_owned(),
+            match access {
+                Access::Etcd(_) => "stop that etcd if it still runs, and keep its data directory away from the cluster",
+                Access::Talos(_) => {
+                    "its node is reset (talosctl reset), or replaced by another one with its machine config (talosctl apply-config); a node that still runs leaves better by 'leave'"
+                }
+            }
+            .to_owned(),
         ]
     })
 }

@@ -210,12 +210,12 @@ impl Report for Health {
         let mut text = String::new();
         for line in &self.findings {
             let member = line.member.as_ref().map(|member| format!("{member} ")).unwrap_or_default();
-            text.push_str(&format!("{:<8} {:<15} {member}{}\n", line.verdict, line.check, line.says));
+            text.push_str(&format!("{:<8} {:<17} {member}{}\n", line.verdict, line.check, line.says));
             if let Some(means) = &line.means {
-                text.push_str(&format!("{:24} means: {means}\n", ""));
+                text.push_str(&format!("{:26} means: {means}\n", ""));
             }
             if let Some(mend) = &line.mend {
-                text.push_str(&format!("{:24} mend:  {mend}\n", ""));
+                text.push_str(&format!("{:26} mend:  {mend}\n", ""));
             }
         }
         let cluster = self.cluster_id.as_ref().map(|id| format!("cluster {id} ")).unwrap_or_default();

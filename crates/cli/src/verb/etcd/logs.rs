@@ -2,10 +2,10 @@
 
 use std::io::Write;
 
-use engine::care::change::meant;
-use engine::talos::TalosOptions;
 use engine::talos::failure::failure;
+use engine::talos::{Reached, TalosOptions};
 use engine::{Access, Code, Failure, Outcome};
+use talos_api::{Node, NodeName};
 
 use super::ClusterArgs;
 use crate::args::GlobalArgs;
@@ -42,22 +42,22 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
 async fn show(global: &GlobalArgs, options: TalosOptions, args: &Args) -> Outcome<Code> {
     let access = Access::Talos(options);
     let looked = super::seen(global, &access).await?;
-    let only = args.member.as_deref().or(access.only_member());
-    let member = match only {
-        Some(text) => meant(&looked.view, text)?,
-        None => {
-            let leader = looked.view.leader().and_then(|id| looked.view.member(id));
-            leader
-                .or_else(|| looked.view.answering().next().map(|(member, _)| member))
-                .ok_or_else(|| Failure::failed("no member answers").again())?
-        }
+    let talos = looked.talos.as_ref().ok_or_else(|| Failure::failed("no Talos node was reached").again())?;
+    let text = args.member.as_deref().or(access.only_member());
+    let leader = || looked.view.leader().and_then(|id| looked.view.member(id));
+    let member = match text {
+        Some(text) => looked.view.find(text),
+        None => leader().or_else(|| looked.view.answering().next().map(|(member, _)| member)),
     };
-    // A node whose etcd is silent is the one whose log is wanted most: it is found by its address.
-    let node =
-        looked.talos.as_ref().and_then(|talos| talos.nodes.iter().find(|node| node.to_string() == member.endpoint)).ok_or_else(|| {
-            Failure::failed(format!("it is not known on which node {} runs", member.label())).next(["lifeboat", "etcd", "members"])
-        })?;
-    output::say(&format!("etcd on {node} ({}):", member.label()));
+    let of_member = member.and_then(|member| talos.nodes.iter().find(|node| node.to_string() == member.endpoint));
+    // The log that is wanted most is that of a node whose etcd does not run, or is no member any more.
+    let node = match (of_member, text) {
+        (Some(node), _) => node.clone(),
+        (None, Some(text)) => named(talos, text).await?,
+        (None, None) => return Err(Failure::failed("no member answers; name a node").next(["lifeboat", "etcd", "members"])),
+    };
+    let label = member.map_or_else(|| "no member of etcd".to_owned(), |member| member.label());
+    output::say(&format!("etcd on {node} ({label}):"));
     let cannot = |error: talos_api::Error| failure("the log cannot be read", &error);
     let mut log = node.logs("etcd", args.tail, args.follow).await.map_err(cannot)?;
     let mut out = std::io::stdout().lock();
@@ -70,6 +70,20 @@ async fn show(global: &GlobalArgs, options: TalosOptions, args: &Args) -> Outcom
         }
     }
     Ok(Code::Ok)
+}
+
+/// A node by its host name or address, whether etcd is on it or not.
+async fn named(talos: &Reached, text: &str) -> Outcome<Node> {
+    let known = talos
+        .everyone()
+        .await
+        .into_iter()
+        .find(|known| known.name == text || known.addresses.iter().any(|address| address.to_string() == text));
+    match (known, NodeName::parse(text)) {
+        (Some(known), _) => Ok(known.node),
+        (None, Ok(name)) => Ok(talos.client.node(&name)),
+        (None, Err(error)) => Err(Failure::usage(error.to_string()).next(["lifeboat", "etcd", "members"])),
+    }
 }
 
 /// A log is text from outside: what would drive a terminal is taken out.

@@ -84,9 +84,11 @@ impl ClusterArgs {
         Resolved::new(global, self.cluster.as_deref(), true)?.source(&self.source)
     }
 
-    /// The name that consent is given by: the configured or given one, else that of the Talos context, else the cluster's id.
+    /// The name that consent is given by: `--cluster`, or the configured one where the configuration leads there; else the Talos context's, else the
+    /// cluster's id. Flags that lead elsewhere take the configured name away: it would be consent to another cluster.
     fn name(&self, global: &GlobalArgs, looked: &Looked) -> Outcome<String> {
-        let named = Resolved::new(global, self.cluster.as_deref(), true)?.cluster.map(|name| name.to_string());
+        let leads_elsewhere = self.cluster.is_none() && self.source.leads_elsewhere();
+        let named = Resolved::new(global, self.cluster.as_deref(), true)?.cluster.map(|name| name.to_string()).filter(|_| !leads_elsewhere);
         let context = || looked.talos.as_ref().map(|talos| talos.context.clone());
         Ok(named.or_else(context).or_else(|| looked.view.cluster_id().map(|id| id.to_string())).unwrap_or_else(|| "etcd".to_owned()))
     }

@@ -15,6 +15,7 @@ use engine::next::line;
 use engine::{Access, Code, Failure, Outcome, backup, config};
 use serde::Serialize;
 
+use super::defrag::may_defragment;
 use crate::args::{ConsentArgs, GlobalArgs};
 use crate::output::{self, Report, size};
 use crate::progress::Teller;
@@ -91,6 +92,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let quota = args.quota.as_deref().map(config::bytes).transpose()?;
     let pause = args.pause.as_deref().map(config::duration).transpose()?.unwrap_or(DEFRAG_PAUSE);
     let looked = signals::run(super::seen(global, &access))?;
+    may_defragment(&looked, args.backup.dry_run, true)?;
     if args.compact_anyway {
         act::offered(&looked, "compaction: its API servers compact")?;
     }
@@ -101,7 +103,9 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         return abandon(global, open);
     }
     let context = || looked.talos.as_ref().map(|talos| talos.context.clone());
-    let name = resolved.cluster.as_ref().map(ToString::to_string).or_else(context).unwrap_or_else(|| known_as.clone());
+    let leads_elsewhere = args.backup.repository.cluster.is_none() && args.backup.source.leads_elsewhere();
+    let configured = resolved.cluster.as_ref().filter(|_| !leads_elsewhere).map(ToString::to_string);
+    let name = configured.or_else(context).unwrap_or_else(|| known_as.clone());
     let place = resolved.place(&args.backup.repository).ok();
     let repository = place.map(|place| (place, resolved.cluster.clone()));
     let run = Run { global, access: &access, known_as, quota, pause, name, repository };

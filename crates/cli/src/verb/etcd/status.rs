@@ -47,7 +47,7 @@ struct Said {
     raft_index: u64,
     raft_term: u64,
     raft_applied_index: u64,
-    revision: i64,
+    revision: Option<i64>,
     learner: bool,
     protocol_version: String,
     storage_version: Option<String>,
@@ -95,7 +95,8 @@ impl Line {
                 raft_index: status.raft_index,
                 raft_term: status.raft_term,
                 raft_applied_index: status.raft_applied_index,
-                revision: status.header.revision.0,
+                // Talos tells none.
+                revision: answer.cluster_id.map(|_| status.header.revision.0),
                 learner: status.is_learner,
                 protocol_version: status.version.clone(),
                 storage_version: status.storage_version.clone(),

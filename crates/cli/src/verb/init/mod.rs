@@ -278,7 +278,12 @@ async fn make(global: &GlobalArgs, args: &Args, mut asked: Asked, path: PathBuf,
     };
     let mut warnings = warnings(&found, &store, &prepared, tenant, &cluster, &recipients, identity.as_ref(), &signing);
     if keeps_nothing {
-        warnings.push("no machine config is kept with the backups, and a Talos cluster cannot be rebuilt without one: keep them yourself, or give this talosconfig os:admin and say extra: [machine-config]".to_owned());
+        let how = if found.may_keep_machine_configs {
+            "say extra: [machine-config] in the configuration (or --extra machine-config here)"
+        } else {
+            "keep them yourself, or give this talosconfig os:admin and say extra: [machine-config]"
+        };
+        warnings.push(format!("no machine config is kept with the backups, and a Talos cluster cannot be rebuilt without one: {how}"));
     }
     Ok(Report {
         next: format!("lifeboat backup{}", config_flag(global)),

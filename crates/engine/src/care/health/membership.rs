@@ -34,21 +34,35 @@ fn enough(view: &ClusterView) -> Finding {
             .mend("lifeboat backup --degraded")
     } else if quorum.voters == 1 {
         Finding::advice("quorum", words, "one member is no cluster: what destroys it destroys the data; only backups stand between")
-            .mend("lifeboat etcd add-member --learner --help")
+            .mend(more_members(view))
     } else if quorum.spare() == 0 && quorum.working < quorum.voters {
         let dead = view.voters().find(|member| !member.is_working_voter());
         Finding::alert(
             "quorum",
             words,
-            "the next member that fails takes the whole cluster with it; bring back the one that is missing, or replace it",
+            "the next member that fails takes the whole cluster with it; start the one that is missing; only one that is gone for good is removed (remove-member) and replaced",
         )
-        .mend(format!("lifeboat etcd remove-member {}", dead.map_or_else(|| "NAME".to_owned(), word)))
+        .mend(dead.map_or_else(|| "lifeboat etcd status".to_owned(), |member| look_at(view, member)))
     } else if quorum.voters.is_multiple_of(2) {
         Finding::advice("quorum", words, format!("{} voting members survive no more losses than {} do", quorum.voters, quorum.voters - 1))
-            .mend("lifeboat etcd add-member --learner --help")
+            .mend(more_members(view))
     } else {
         Finding::healthy("quorum", words)
     }
+}
+
+/// What tells more of a member that does not answer; one that never started is taken back.
+fn look_at(view: &ClusterView, member: &MemberView) -> String {
+    match member.client_urls.first() {
+        _ if view.over_talos => format!("lifeboat etcd logs {}", word(member)),
+        Some(url) => format!("lifeboat etcd status --endpoints {}", quoted(url)),
+        None => format!("lifeboat etcd remove-member {}", member.id),
+    }
+}
+
+/// How a cluster gets more members: a Talos node joins by itself as it boots.
+fn more_members(view: &ClusterView) -> &'static str {
+    if view.over_talos { "talosctl get members" } else { "lifeboat etcd add-member --learner --help" }
 }
 
 /// Who does not answer.
@@ -64,11 +78,7 @@ fn answers(view: &ClusterView) -> Vec<Finding> {
             },
         );
         let finding = if member.is_learner { Finding::advice("answers", says, means) } else { Finding::alert("answers", says, means) };
-        let mend = match member.client_urls.first() {
-            Some(url) => format!("lifeboat etcd status --endpoints {}", quoted(url)),
-            None => format!("lifeboat etcd remove-member {}", member.id),
-        };
-        findings.push(finding.of(member.label()).mend(mend));
+        findings.push(finding.of(member.label()).mend(look_at(view, member)));
     }
     for (endpoint, silence) in &view.strangers {
         findings.push(

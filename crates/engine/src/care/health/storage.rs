@@ -6,7 +6,7 @@ use etcd_store::id::MemberId;
 use super::Finding;
 use crate::care::size;
 use crate::care::view::{ClusterView, MemberView};
-use crate::limits::{ADVISED_SIZE, DEFAULT_QUOTA, IN_USE_ADVICE, IN_USE_ALERT, IN_USE_FROM, QUOTA_ADVICE, QUOTA_ALERT};
+use crate::limits::{ADVISED_SIZE, DEFAULT_QUOTA, IN_USE_ADVICE, IN_USE_ALERT, IN_USE_FROM, QUOTA_ADVICE, QUOTA_ALERT, WORTH_FREEING};
 
 pub(super) fn alarms(view: &ClusterView) -> Vec<Finding> {
     const CHECK: &str = "alarms";
@@ -79,7 +79,14 @@ pub(super) fn quota(view: &ClusterView) -> Vec<Finding> {
         if told && share >= QUOTA_ALERT {
             findings.push(Finding::alert(CHECK, says, means).mend("lifeboat etcd nospace").of(member.label()));
         } else if share >= QUOTA_ADVICE {
-            findings.push(Finding::advice(CHECK, says, means).mend("lifeboat etcd defrag").of(member.label()));
+            // What is in use is not given back by a defragmentation: then the question is who fills it.
+            let free = status.db_size.saturating_sub(status.db_size_in_use) as f64;
+            let mend = if free >= status.db_size as f64 * WORTH_FREEING {
+                "lifeboat etcd defrag --all"
+            } else {
+                "lifeboat etcd snapshot now.db && lifeboat etcd top now.db"
+            };
+            findings.push(Finding::advice(CHECK, says, means).mend(mend).of(member.label()));
         } else if largest.as_ref().is_none_or(|(most, _)| share > *most) {
             largest = Some((share, format!("{}: {says}", member.label())));
         }

@@ -76,11 +76,14 @@ fn unwell(service: &Service) -> String {
 
 /// Check 3: every member is at an address of a control plane node.
 fn members(view: &ClusterView, facts: &TalosFacts) -> Vec<Finding> {
-    const CHECK: &str = "talos-members";
-    let known: Vec<IpAddr> =
-        facts.nodes.iter().filter(|node| node.is_control_plane).flat_map(|node| node.addresses.iter().copied()).collect();
+    const CHECK: &str = "talos-members"; // Only what Talos itself knows: nodes that the member list led to would prove the list by itself.
+    let discovered = facts.nodes.iter().filter(|node| node.is_control_plane && node.is_discovered);
+    let known: Vec<IpAddr> = discovered.flat_map(|node| node.addresses.iter().copied()).collect();
     if known.is_empty() {
-        return vec![Finding::unknown(CHECK, "no control plane node is known")];
+        return vec![Finding::unknown(
+            CHECK,
+            "Talos' discovery knows no control plane node, so there is nothing to compare the members with",
+        )];
     }
     let mut findings = Vec::new();
     for member in view.members.iter().filter(|member| member.is_listed) {
@@ -189,6 +192,7 @@ mod tests {
             name: format!("cp-{number}"),
             addresses: [IpAddr::from([10, 0, 0, number])].into(),
             is_control_plane: true,
+            is_discovered: true,
             version: Ok(Version { tag: "v1.13.9".into(), arch: "amd64".into(), platform: "metal".into(), mode: "metal".into() }),
             services: Ok(vec![service("etcd", "Running", ServiceHealth::Healthy), service("kubelet", "Running", ServiceHealth::Healthy)]),
             memory: Ok(Memory { total: 4 << 30, available: 1 << 30 }),

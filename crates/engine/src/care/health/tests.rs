@@ -45,6 +45,7 @@ pub(crate) fn cluster(of: u64) -> ClusterView {
         taken: Timestamp::UNIX_EPOCH,
         members: (1..=of).map(|id| member(id, of)).collect(),
         strangers: Vec::new(),
+        over_talos: false,
         alarms: Some(Vec::new()),
         notes: Vec::new(),
     }

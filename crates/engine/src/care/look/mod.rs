@@ -142,7 +142,7 @@ async fn ask(text: &str, connect: &ConnectOptions) -> Outcome<Heard> {
     let name = endpoint.to_string();
     let silent = |error: etcd_api::Error| {
         let connected = error.class() != ErrorClass::Unreachable;
-        let silence = Silence { reason: error.kind().to_string(), connected };
+        let silence = Silence { reason: error.kind().to_string(), connected, is_denied: false };
         (silence, failure("etcd does not answer as it should", &error))
     };
     Ok(Heard { endpoint: name, answer: answer(endpoint, connect).await.map_err(silent) })
@@ -165,19 +165,24 @@ async fn answer(endpoint: Endpoint, connect: &ConnectOptions) -> Result<(MemberL
 
 /// Asks a listed member at its client URLs, one after the other, until the member itself answers.
 async fn ask_member(id: MemberId, urls: Vec<String>, connect: &ConnectOptions) -> (MemberId, Heard) {
-    let mut silence = Silence { reason: "it has never started: the member list has no client URL of it".to_owned(), connected: false };
+    let mut silence =
+        Silence { reason: "it has never started: the member list has no client URL of it".to_owned(), connected: false, is_denied: false };
     let mut at = String::new();
     for url in urls {
         // A member's word must not take the certificates off: what is sent there, and what comes back, would be anybody's.
         if connect.tls.is_some() && url.starts_with("http://") {
-            silence = Silence { reason: format!("its client URL {url} is without TLS, and certificates are given"), connected: false };
+            silence = Silence {
+                reason: format!("its client URL {url} is without TLS, and certificates are given"),
+                connected: false,
+                is_denied: false,
+            };
             at = url;
             continue;
         }
         let heard = match ask(&url, connect).await {
             Ok(heard) => heard,
             Err(failure) => {
-                (at, silence) = (url, Silence { reason: failure.what, connected: false });
+                (at, silence) = (url, Silence { reason: failure.what, connected: false, is_denied: false });
                 continue;
             }
         };
@@ -185,7 +190,7 @@ async fn ask_member(id: MemberId, urls: Vec<String>, connect: &ConnectOptions) -
             Ok((_, answer)) if answer.status.header.member_id == id => return (id, heard),
             Ok((_, answer)) => {
                 let reason = format!("the client URL it advertises leads to member {}", answer.status.header.member_id);
-                (at, silence) = (heard.endpoint, Silence { reason, connected: true });
+                (at, silence) = (heard.endpoint, Silence { reason, connected: true, is_denied: false });
             }
             Err((said, _)) => {
                 silence = said.clone();
@@ -313,12 +318,13 @@ impl Round {
             let (endpoint, silence) = self
                 .silent
                 .remove(&id)
-                .unwrap_or_else(|| (String::new(), Silence { reason: "it was not asked".to_owned(), connected: false }));
+                .unwrap_or_else(|| (String::new(), Silence { reason: "it was not asked".to_owned(), connected: false, is_denied: false }));
             let is_learner = member.is_learner;
             members.push(member_view(id, Some(member), is_learner, true, endpoint, Err(silence)));
         }
         members.sort_by_key(|member| member.id);
-        let view = ClusterView { taken: self.taken, members, strangers: self.strangers, alarms, notes: self.notes };
+        let view =
+            ClusterView { taken: self.taken, members, strangers: self.strangers, over_talos: talos.is_some(), alarms, notes: self.notes };
         Looked { view, links: self.links, talos }
     }
 }

@@ -22,6 +22,10 @@ pub(super) async fn look(options: &TalosOptions) -> Outcome<Looked> {
     let mut round = Round::new(taken);
     round.notes.clone_from(&reached.notes);
     let heard = join_all(reached.nodes.iter().map(ask)).await;
+    // A role that is too small is no member that is down, and is the same for every node.
+    if let Some(failure) = heard.iter().find_map(|heard| heard.answer.as_ref().err().filter(|(silence, _)| silence.is_denied)) {
+        return Err(failure.1.clone());
+    }
     if let Some(nobody) = heard.iter().map(|heard| heard.answer.as_ref().err()).collect::<Option<Vec<_>>>()
         && let Some((_, failure)) = nobody.first()
         && reached.members.is_empty()
@@ -48,7 +52,8 @@ async fn ask(node: &Node) -> Heard {
         Ok(answer) => Heard { endpoint, answer: Ok((MemberLink::Talos(node.clone()), answer)) },
         Err(error) => {
             let connected = error.class() != ErrorClass::Unreachable;
-            let silence = Silence { reason: error.kind().to_string(), connected };
+            let is_denied = error.class() == ErrorClass::Denied;
+            let silence = Silence { reason: error.kind().to_string(), connected, is_denied };
             Heard { endpoint, answer: Err((silence, failure("Talos does not answer as it should", &error))) }
         }
     }
