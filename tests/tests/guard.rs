@@ -53,6 +53,21 @@ fn newest() -> Option<EtcdCluster> {
     version.map(EtcdCluster::single)
 }
 
+/// A backup that may be of another cluster is no way back, and a report that nobody got is no success.
+#[test]
+fn an_unconfirmed_backup_guards_nothing() {
+    let (Some(one), Some(other)) = (newest(), newest()) else { return };
+    let job = Job::new();
+    drop(job.backup(&one));
+    let ran = job.dir().join("ran");
+    let refused = guard(&job, &other, &[], &["touch", ran.to_str().unwrap()]).run().exit(1);
+    assert!(refused.err().contains("unconfirmed") && refused.err().contains("lineage accept"), "{refused}");
+    assert!(!ran.exists());
+    drop(guard(&job, &one, &[], &["touch", ran.to_str().unwrap()]).run().ok());
+    let lost = job.lifeboat.shell("lifeboat etcd logs --endpoints http://127.0.0.1:1 > /dev/full").run().exit(1);
+    assert!(lost.err().contains("could not be written"), "{lost}");
+}
+
 /// Without a verified backup the command does not run, and what cannot run needs no backup.
 #[test]
 fn without_a_backup_nothing_runs() {

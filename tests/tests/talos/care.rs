@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use etcd_api::{ErrorKind, PutRequest};
 use serde_json::Value;
-use talos_double::Options;
+use talos_double::{Options, Profile};
 
 use crate::common::{Talos, error};
 
@@ -118,6 +118,8 @@ fn leadership_is_given_up_and_members_leave_and_are_removed() {
     let refused = talos.etcd(&["leave", &node, "-o", "json"]).run().exit(2);
     assert!(error(&refused)["cause"].is_string() && talos.double.count("EtcdLeaveCluster") == 0, "{refused}");
     let left = talos.etcd(&["leave", &node, "--confirm", "admin"]).timeout(PATIENCE).run().ok();
+    let log = talos.etcd(&["logs", &node, "--tail", "1"]).run().ok();
+    assert!(log.err().contains("no member of etcd") && log.out().contains("level"), "a node that left has a log all the same: {log}");
     assert!(left.out().contains("reboot") && left.out().contains("2 of 2"), "{left}");
     assert_eq!(talos.double.count("EtcdLeaveCluster"), 1);
     assert!(!talos.double.root(leader).join("var/lib/etcd/member").exists(), "its data is gone");
@@ -213,6 +215,27 @@ fn the_whole_remedy_for_a_full_database_goes_over_talos() {
     // With nothing left to mend nothing is done.
     drop(nospace(&["--yes"]).run().ok());
     assert_eq!((talos.double.count("EtcdDefragment"), talos.job.list().len()), (3, 1));
+}
+
+#[test]
+fn a_role_that_is_not_enough_for_the_whole_plan_begins_none() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
+    let refused = talos.etcd_as("operator", &["defrag", "--all", "--pause", "0s", "--yes", "-o", "json"]).run().exit(1);
+    let told = error(&refused);
+    assert!(told["cause"].as_str().unwrap().contains("os:admin") && talos.double.count("EtcdDefragment") == 0, "{refused}");
+    // What is printed as the next command does what the role may do.
+    let next = told["next"].as_str().unwrap();
+    let followers = talos.job.lifeboat.shell(&format!("{next} --pause 0s --yes")).run().ok();
+    assert!(talos.double.count("EtcdDefragment") == 2 && talos.double.count("EtcdForfeitLeadership") == 0, "{followers}");
+}
+
+#[test]
+fn a_release_that_tells_a_role_nothing_is_no_cluster_without_quorum() {
+    let Some(talos) = Talos::start(Options::default().profile(Profile::V1_8)) else { return };
+    for verb in ["health", "members", "status"] {
+        let refused = talos.etcd_as("reader", &[verb, "-o", "json"]).run().exit(1);
+        assert!(error(&refused)["cause"].as_str().unwrap().contains("os:reader"), "{refused}");
+    }
 }
 
 #[test]

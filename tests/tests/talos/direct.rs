@@ -25,6 +25,13 @@ fn etcd_itself_is_asked_for_what_talos_does_not_pass_on() {
         let error = error(&refused);
         assert!(error["cause"].as_str().unwrap().contains("talos.direct"), "{refused}");
     }
+    // A node that is named is the one that is asked, over etcd's own API as well.
+    for node in talos.double.control_planes() {
+        let file = talos.job.dir().join(format!("of-{node}.db"));
+        let saved = talos.etcd(&["snapshot", "--talos-direct", "-n", &talos.ip(node)]).arg(&file).run().ok();
+        assert!(saved.err().contains(&format!("from https://{}:2379", talos.ip(node))), "{saved}");
+    }
+    drop(talos.etcd(&["snapshot", "--talos-direct", "-n", "127.1.2.3", "never.db"]).run().exit(2));
     // Another role than os:admin is not given the authority's key.
     let refused = talos.etcd_as("operator", &["hashkv", "--talos-direct", "-o", "json"]).run().exit(1);
     assert!(error(&refused)["cause"].as_str().unwrap().contains("os:admin"), "{refused}");

@@ -36,6 +36,10 @@ fn init_understands_a_talosconfig_and_the_backup_follows() {
     // Care needs no more than the configuration, and a flag beats it.
     let members = talos.job.lifeboat.cmd(["etcd", "members", "--config"]).arg(&config).run().ok();
     assert!(members.out().contains("cp-3"), "{members}");
+    // Consent is to the cluster that the flags lead to, not to the one that is configured.
+    let other = ["etcd", "remove-member", "cp-3", "--context", "operator", "--confirm", "admin", "-o", "json", "--config"];
+    let refused = talos.job.lifeboat.cmd(other).arg(&config).run().exit(2);
+    assert!(error(&refused)["cause"].as_str().unwrap().contains("operator"), "{refused}");
     let elsewhere = talos
         .job
         .lifeboat

@@ -1,5 +1,9 @@
 //! To which lineage a snapshot belongs: a pure function of what is known and what was observed.
 
+use std::collections::BTreeSet;
+
+use etcd_store::id::ClusterId;
+
 use super::standing::{Doubt, Standing, Vouchers, standings};
 use super::{Fingerprint, Lineage, LineageCluster, LineageName};
 use crate::manifest::{LastRow, LineageCheck, RowCheck};
@@ -10,10 +14,22 @@ use crate::manifest::{LastRow, LineageCheck, RowCheck};
 pub struct Known {
     /// The lineage's object.
     pub lineage: Lineage,
+    /// Cluster ids that its backups told. A lineage that began without one (Talos) is of the cluster whose id is told later, and of no other.
+    pub ids: BTreeSet<ClusterId>,
     /// The highest revision of any of its backups, none when it has no backup.
     pub highest: Option<i64>,
     /// `last_row` of the newest of its backups (highest revision, then newest id).
     pub last_row: Option<LastRow>,
+}
+
+impl Known {
+    fn may_be_of(&self, cluster: LineageCluster) -> bool {
+        let told = match cluster {
+            LineageCluster::Id(id) => self.ids.is_empty() || self.ids.contains(&id),
+            LineageCluster::Talos | LineageCluster::File => true,
+        };
+        told && self.lineage.cluster_id.may_equal(cluster)
+    }
 }
 
 /// Everything a decision rests on beside the snapshot itself.
@@ -156,7 +172,7 @@ pub fn decide(histories: &Histories, seen: &Observation, mut lookup: impl FnMut(
     let mut candidates: Vec<Candidate<'_>> = histories
         .known
         .iter()
-        .filter(|known| known.lineage.epoch == seen.epoch && known.lineage.cluster_id.may_equal(seen.cluster))
+        .filter(|known| known.lineage.epoch == seen.epoch && known.may_be_of(seen.cluster))
         .map(|known| examine(known, seen, &mut lookup))
         .collect();
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.known.lineage.name));

@@ -231,6 +231,7 @@ impl Catalog {
         let newest = backups().max_by_key(|backup| (backup.manifest.revision, backup.id()));
         Known {
             lineage: lineage.clone(),
+            ids: backups().filter_map(|backup| backup.manifest.cluster_id).collect(),
             highest: newest.map(|backup| backup.manifest.revision),
             last_row: newest.and_then(|backup| backup.manifest.last_row),
         }

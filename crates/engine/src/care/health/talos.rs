@@ -267,6 +267,14 @@ mod tests {
     }
 
     #[test]
+    fn members_are_not_compared_with_nodes_that_their_own_list_led_to() {
+        let facts = facts(|_| {});
+        let by_the_list =
+            TalosFacts { nodes: facts.nodes.into_iter().map(|node| NodeFacts { is_discovered: false, ..node }).collect(), untold: None };
+        assert_eq!(odd(&by_the_list), [("talos-members", Severity::Unknown)]);
+    }
+
+    #[test]
     fn a_container_has_its_hosts_memory_and_no_disk_of_its_own() {
         let container = facts(|node| {
             node.version.as_mut().unwrap().mode = "container".into();

@@ -19,7 +19,11 @@ fn row(main: i64) -> LastRow {
 fn known(seq: u16, cluster: LineageCluster, epoch: i64, highest: i64) -> Known {
     let name = LineageName::new(seq, cluster, epoch).unwrap();
     let parent = (seq > 1).then(|| LineageName::new(1, id(0xa), 0).unwrap());
-    Known { lineage: Lineage::new(name, parent, UID.parse().ok()), highest: Some(highest), last_row: Some(row(highest)) }
+    let ids = match cluster {
+        LineageCluster::Id(id) => [id].into(),
+        LineageCluster::Talos | LineageCluster::File => Default::default(),
+    };
+    Known { lineage: Lineage::new(name, parent, UID.parse().ok()), ids, highest: Some(highest), last_row: Some(row(highest)) }
 }
 
 fn seen(cluster: LineageCluster, epoch: i64, revision: i64) -> Observation {
@@ -71,6 +75,18 @@ fn another_epoch_begins_a_lineage() {
     let decision = run(&[known(1, id(0xa), 0, 100)], &seen(id(0xa), 5000, 5001), |_| RowLookup::Same);
     assert_eq!(decision.name().to_string(), "0002-000000000000000a-5000");
     assert_eq!(because(&decision), &Because::Unknown);
+}
+
+#[test]
+fn a_lineage_that_began_without_an_id_is_of_the_cluster_that_told_one_later() {
+    let mut known = known(1, LineageCluster::Talos, 0, 100);
+    known.ids.insert(ClusterId(0xa));
+    let same = run(std::slice::from_ref(&known), &seen(id(0xa), 0, 200), |_| RowLookup::Same);
+    assert_eq!(same.belongs, Belongs::Existing(known.lineage.name));
+    let untold = run(std::slice::from_ref(&known), &seen(LineageCluster::Talos, 0, 200), |_| RowLookup::Same);
+    assert_eq!(untold.belongs, Belongs::Existing(known.lineage.name));
+    let other = run(std::slice::from_ref(&known), &seen(id(0xb), 0, 200), |_| RowLookup::Same);
+    assert_eq!(because(&other), &Because::Unknown);
 }
 
 #[test]
