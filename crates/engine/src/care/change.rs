@@ -271,7 +271,7 @@ mod tests {
     fn without(of: u64, down: &[u64]) -> ClusterView {
         let mut view = cluster(of);
         for member in view.members.iter_mut().filter(|member| down.contains(&member.id.0)) {
-            member.answer = Err(Silence { reason: "refused".to_owned(), connected: false });
+            member.answer = Err(Silence { reason: "refused".to_owned(), connected: false, is_denied: false });
         }
         view
     }

@@ -212,7 +212,9 @@ mod tests {
             change(&mut view);
             plan(&view, &all()).unwrap_err().to_string()
         };
-        let silent = |view: &mut ClusterView| view.members[2].answer = Err(Silence { reason: "refused".to_owned(), connected: false });
+        let silent = |view: &mut ClusterView| {
+            view.members[2].answer = Err(Silence { reason: "refused".to_owned(), connected: false, is_denied: false })
+        };
         assert!(refused(&silent).contains("m3 does not answer"));
         let corrupt = |view: &mut ClusterView| view.alarms = Some(vec![etcd_api::Alarm { member: MemberId(1), kind: AlarmKind::Corrupt }]);
         assert!(refused(&corrupt).contains("CORRUPT is raised"));

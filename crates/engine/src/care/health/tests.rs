@@ -107,7 +107,7 @@ fn one_member_is_no_cluster_and_two_are_no_better() {
 
 #[test]
 fn a_silent_member_of_three_is_an_alert_and_two_are_the_end() {
-    let silence = Silence { reason: "refused".to_owned(), connected: false };
+    let silence = Silence { reason: "refused".to_owned(), connected: false, is_denied: false };
     let mut view = cluster(3);
     view.members[2].answer = Err(silence.clone());
     assert_eq!(odd(&view), [("quorum", Severity::Alert, String::new()), ("answers", Severity::Alert, "m3".to_owned())]);
