@@ -45,7 +45,7 @@ pub(crate) fn talos_answers() -> Vec<Vec<u8>> {
 /// Pieces, each behind its length.
 pub(crate) fn talos_streams() -> Vec<Vec<u8>> {
     let framed = |pieces: &[&[u8]]| pieces.iter().flat_map(|piece| [&[piece.len() as u8][..], piece].concat()).collect();
-    vec![framed(&[&[1; 100], &[], &[2; 200], &[3; 32]]), framed(&[&[0; 255]; 20]), Vec::new()]
+    vec![framed(&[&[1; 100], &[], &[2; 200], &[3; 32]]), framed(&[&[0_u8; 255][..]; 20]), Vec::new()]
 }
 
 pub(crate) fn talosconfigs() -> Vec<Vec<u8>> {
