@@ -13,6 +13,7 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use talos_api::{MachineConfig, Node};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::TalosOptions;
@@ -87,6 +88,7 @@ pub fn mint(authority: &Authority, now: SystemTime) -> Result<TlsOptions, String
     let certificate =
         CertificateDer::from_pem_slice(&authority.certificate).map_err(|_| "the authority's certificate is not PEM".to_owned())?;
     let key = signing_key(&authority.key)?;
+    refuse_odd_names(&certificate)?;
     let issuer =
         Issuer::from_ca_cert_der(&certificate, key).map_err(|error| format!("the authority's certificate cannot be used: {error}"))?;
     let mut params = CertificateParams::default();
@@ -108,6 +110,21 @@ pub fn mint(authority: &Authority, now: SystemTime) -> Result<TlsOptions, String
         server_name: None,
         insecure_skip_verify: false,
     })
+}
+
+/// rcgen writes the authority's name into what it signs, and ends the process where a type in it is no object identifier (found by fuzzing): the first
+/// number is at most 2, and the second below 40 unless the first is 2 (X.660).
+fn refuse_odd_names(certificate: &CertificateDer<'_>) -> Result<(), String> {
+    let cannot = || "the authority's certificate cannot be used: it is no certificate with a name".to_owned();
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| cannot())?;
+    for attribute in parsed.subject().iter_attributes() {
+        let arcs: Vec<u64> = attribute.attr_type().iter().ok_or_else(cannot)?.take(2).collect();
+        match arcs[..] {
+            [2, _] | [0 | 1, 0..40] => {}
+            _ => return Err(cannot()),
+        }
+    }
+    Ok(())
 }
 
 /// The authority's key. Talos writes ECDSA keys in the form of RFC 5915 ("EC PRIVATE KEY") and Ed25519 ones as PKCS#8 under a label of its own.
@@ -211,6 +228,21 @@ mod tests {
         let sec1 = as_go_writes_it(&key);
         assert!(sec1.contains("BEGIN EC PRIVATE KEY"));
         minted(&certificate, &sec1).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_is_no_name_is_refused_and_no_panic() {
+        let (certificate, key) = authority(&PKCS_ECDSA_P256_SHA256);
+        let mut der = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap().to_vec();
+        // organizationName becomes 5.13.10.
+        for at in 0..der.len() - 5 {
+            if der[at..at + 5] == [0x06, 0x03, 0x55, 0x04, 0x0a] {
+                der[at + 2..at + 4].copy_from_slice(&[0x81, 0x55]);
+            }
+        }
+        let body = base64::engine::general_purpose::STANDARD.encode(der);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        assert!(minted(&pem, &key.serialize_pem()).unwrap_err().contains("cannot be used"));
     }
 
     #[test]
