@@ -36,21 +36,20 @@ pub async fn change(access: &Access, looked: &Looked, plan: &ChangePlan, progres
     let access = &looked.everywhere(access);
     let known: Vec<MemberId> = looked.view.members.iter().map(|member| member.id).collect();
     let until = Instant::now() + EFFECT_WITHIN;
-    let mut looked_last = None;
     let mut refused: Option<Refusal> = None;
     let (mut asked, mut taken) = (false, false);
     loop {
-        let now = match looked_last.take() {
-            Some(looked) => looked,
-            None if asked => match look(access).await {
+        let now = if asked {
+            match look(access).await {
                 Ok(looked) => looked,
                 Err(failure) if Instant::now() >= until => return Err(failure),
                 Err(_) => {
                     tokio::time::sleep(LOOK_AGAIN_AFTER).await;
                     continue;
                 }
-            },
-            None => looked.clone(),
+            }
+        } else {
+            looked.clone()
         };
         if let Some(done) = effect(&now, &plan.change, &known) {
             return Ok(Changed { view: now.view, added: done.added });
