@@ -184,13 +184,7 @@ fn look_round(args: &SourceArgs) -> Outcome<Access> {
     }
     if is_kubeadm {
         output::say("source: kubeadm's etcd on this machine (https://127.0.0.1:2379, certificates of /etc/kubernetes/pki/etcd)");
-        let options = SourceOptions {
-            endpoints: kubeadm.endpoints,
-            cacert: kubeadm.cacert,
-            cert: kubeadm.cert,
-            key: kubeadm.key,
-            ..SourceOptions::default()
-        };
+        let options = from_section(&config::Cluster { kubeadm: Some(config::Kubeadm {}), ..config::Cluster::default() })?;
         return etcd(options, args).map(Access::Etcd);
     }
     let options = SourceOptions { endpoints: vec!["http://127.0.0.1:2379".to_owned()], ..SourceOptions::default() };
