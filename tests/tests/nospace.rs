@@ -55,6 +55,22 @@ async fn fill(client: &Client, key: impl Fn(usize) -> String) {
     }
 }
 
+/// Fills the file with live data to its brim. The alarm comes when the file is as large as the quota, free pages of older states included: only when
+/// they were given back and the file was filled again does what is live alone reach it.
+async fn fill_with_live_data(client: &Client) {
+    for turn in 0..3 {
+        fill(client, |round| format!("key-{turn}-{round}")).await;
+        if turn < 2 {
+            client.defragment(PATIENCE).await.unwrap();
+            for alarm in client.alarms().await.unwrap() {
+                drop(client.disarm(alarm.member, alarm.kind).await.unwrap());
+            }
+        }
+    }
+    let status = client.status().await.unwrap();
+    assert!(status.db_size_in_use > QUOTA * 95 / 100, "{status:?}");
+}
+
 /// The alarm is gone, and it stays away when something is written.
 async fn assert_well(client: &Client) {
     drop(client.put(PutRequest::new("after", "works")).await.unwrap());
@@ -133,16 +149,14 @@ etcd_matrix! {
     async fn live_data_is_not_made_smaller(etcd: EtcdVersion) {
         let full = Full::new(etcd, 1, Lifeboat::new());
         let client = full.client().await;
-        fill(&client, |round| format!("key-{round}")).await;
+        fill_with_live_data(&client).await;
         let file = full.file("live.db");
         let failed = full.cmd(&["--snapshot", file.to_str().unwrap(), "--yes"]).run().exit(1);
         assert!(failed.err().contains("what is left is live data") && failed.err().contains("lifeboat etcd top"), "{failed}");
         let top = full.lifeboat.cmd(["etcd", "top"]).arg(&file).run().ok().out();
         assert!(top.contains("key-"), "{top}");
         // Once something was deleted, a new plan is made, and it helps.
-        for prefix in ["key-1", "key-2", "key-3", "key-4", "key-5"] {
-            drop(client.delete_range(DeleteRequest::new(KeyRange::prefix(prefix))).await.unwrap());
-        }
+        drop(client.delete_range(DeleteRequest::new(KeyRange::prefix("key-0"))).await.unwrap());
         let done = json(full.cmd(&["--no-backup", "--quota", "16MiB", "--confirm", &cluster_id(&client).await]));
         assert!(done["helped"] == true && done["backup"].is_null(), "{done}");
         assert_well(&client).await;

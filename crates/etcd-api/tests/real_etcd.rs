@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use common::{drain_from, endpoint};
 use etcd_api::{
-    AlarmKind, Client, Code, Compare, CompareOp, CompareTarget, ConnectOptions, Credentials, DeleteRequest, ErrorKind, KeyRange, LinkFault,
-    PutRequest, RangeRequest, Scheme, SnapshotLimits, TlsOptions, Txn, TxnOp, TxnResult, WatchEvent, WatchMessage, WatchRequest,
+    Alarm, AlarmKind, Client, Code, Compare, CompareOp, CompareTarget, ConnectOptions, Credentials, DeleteRequest, ErrorKind, KeyRange,
+    LinkFault, PutRequest, RangeRequest, Scheme, SnapshotLimits, TlsOptions, Txn, TxnOp, TxnResult, WatchEvent, WatchMessage, WatchRequest,
 };
 use etcd_store::id::{LeaseId, MemberId, Revision};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -311,7 +311,7 @@ async fn status_hashes_alarms_defragmentation_and_snapshot(program: Program) {
         }
     };
     assert_eq!(*full.kind(), ErrorKind::NoSpace);
-    let alarms = client.alarms().await.unwrap();
+    let alarms = raised(&client).await;
     assert_eq!((alarms.len(), alarms[0].kind, alarms[0].member), (1, AlarmKind::NoSpace, status.header.member_id));
     assert!(client.status().await.unwrap().errors.iter().any(|error| error.contains("NOSPACE")));
     drain_from(&client, SnapshotLimits::default()).await.unwrap();
@@ -324,6 +324,18 @@ async fn status_hashes_alarms_defragmentation_and_snapshot(program: Program) {
     client.put(PutRequest::new("/again", "v")).await.unwrap();
     assert_eq!(*client.hash_kv(Some(Revision(2)), limit).await.unwrap_err().kind(), ErrorKind::Compacted(None));
     assert_eq!(*client.hash_kv(Some(Revision(9999)), limit).await.unwrap_err().kind(), ErrorKind::FutureRevision);
+}
+
+/// The alarms once there are any: where the quota is found exceeded only while the write is applied, the refusal comes before the alarm.
+async fn raised(client: &Client) -> Vec<Alarm> {
+    for _ in 0..300 {
+        let alarms = client.alarms().await.unwrap();
+        if !alarms.is_empty() {
+            return alarms;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no alarm was raised");
 }
 
 async fn membership_with_a_learner(program: Program) {
