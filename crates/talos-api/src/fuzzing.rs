@@ -15,9 +15,11 @@ use crate::snapshot::check::Checker;
 use crate::status::Asked;
 use crate::talosconfig::{Selection, Talosconfig};
 use crate::types::etcd::{alarms, member};
+use crate::types::machine::{boot_id, wall_clock};
 use crate::types::resource::{Kind, LocalMember, NodeAddresses};
 use crate::types::{
-    ClusterMember, Diagnostic, EtcdSpec, EtcdStatus, MachineConfig, MachineStatus, MachineType, Memory, Mount, Service, Version, Volume,
+    ClusterMember, Diagnostic, EtcdSpec, EtcdStatus, MachineConfig, MachineStatus, MachineType, Memory, Mount, Service, TimeStatus,
+    Version, Volume,
 };
 
 /// The text of a talosconfig, and each of its contexts taken apart. No text of an error quotes more of it than its place.
@@ -33,11 +35,11 @@ pub fn talosconfig(bytes: &[u8]) {
     }
 }
 
-/// An answer to a unary call, or a resource; the first byte says which. All of it as the text of a status, too.
+/// An answer to a unary call, a resource, or a file of the kernel's; the first byte says which. All of it as the text of a status, too.
 pub fn answer(bytes: &[u8]) {
     let Some((call, bytes)) = bytes.split_first() else { return };
     status_text(i32::from(*call), &String::from_utf8_lossy(bytes));
-    match call % 16 {
+    match call % 18 {
         0 => decoded(bytes, |answer: pb::EtcdStatus| drop(EtcdStatus::from_wire(answer))),
         1 => decoded(bytes, |answer: pb::EtcdMember| drop(member(answer))),
         2 => decoded(bytes, |answer: pb::EtcdAlarm| drop(alarms(answer))),
@@ -55,7 +57,14 @@ pub fn answer(bytes: &[u8]) {
         12 => drop(NodeAddresses::read("id", bytes)),
         13 => drop(Volume::read("id", bytes)),
         14 => drop(MachineStatus::read("id", bytes)),
-        _ => drop(Diagnostic::read("id", bytes)),
+        15 => drop(Diagnostic::read("id", bytes)),
+        16 => {
+            let _ = TimeStatus::read("id", bytes);
+        }
+        _ => {
+            let (stat, uptime) = bytes.split_at(bytes.iter().position(|&byte| byte == 0).unwrap_or(0));
+            let _ = (wall_clock(stat, uptime.get(1..).unwrap_or_default()), boot_id(bytes));
+        }
     }
 }
 

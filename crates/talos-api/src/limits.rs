@@ -52,6 +52,15 @@ pub const RESOURCES_MAX: usize = 10_000;
 /// Most bytes of such a list.
 pub const RESOURCES_BYTES_MAX: usize = 64 << 20;
 
+/// Most bytes taken of `/proc/sys/kernel/random/boot_id`, which is 37 bytes long.
+pub const BOOT_ID_MAX: usize = 100;
+
+/// Most bytes taken of `/proc/stat`: its line of interrupts is long on a large machine.
+pub const PROC_STAT_MAX: usize = 1 << 20;
+
+/// Most bytes taken of `/proc/uptime`, which is two numbers.
+pub const PROC_UPTIME_MAX: usize = 100;
+
 /// A talosconfig larger than this is not one.
 pub const TALOSCONFIG_MAX: u64 = 1 << 20;
 

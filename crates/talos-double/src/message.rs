@@ -64,6 +64,8 @@ table! {
     reset_partition { LABEL = 1 }
     /// machine.Reset.
     reset { ACTOR_ID = 2 }
+    /// machine.Reboot.
+    reboot { ACTOR_ID = 2 }
 
     /// machine.LogsRequest.
     logs_request { NAMESPACE = 1, ID = 2, FOLLOW = 4, TAIL_LINES = 5 }
@@ -140,6 +142,8 @@ table! {
     machine_status { STAGE = 1, STATUS = 2 }
     /// talos.resource.definitions.runtime.MachineStatusStatus.
     machine_status_status { READY = 1 }
+    /// talos.resource.definitions.time.StatusSpec.
+    time_status { SYNCED = 1, EPOCH = 2, SYNC_DISABLED = 3 }
     /// talos.resource.definitions.runtime.DiagnosticSpec.
     diagnostic { MESSAGE = 1 }
 }

@@ -65,4 +65,8 @@ pub struct Switches {
     pub forget_bootstrap: bool,
     /// What Talos itself finds wrong: name and text.
     pub diagnostics: Vec<(String, String)>,
+    /// How many seconds its clock is ahead of this machine's; less than none, behind.
+    pub clock_ahead: i64,
+    /// Its clock is not in sync: TimeStatus says so, and Bootstrap is refused.
+    pub time_unsynced: bool,
 }

@@ -84,6 +84,11 @@ impl NodeState {
         self.switches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The file with the id of its present start.
+    pub(crate) fn boot_id(&self) -> PathBuf {
+        self.root.join("proc/sys/kernel/random/boot_id")
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         *self.up.borrow()
     }

@@ -17,7 +17,7 @@ fn number(field: u8, value: u8) -> Vec<u8> {
 pub(crate) fn talos_answers() -> Vec<Vec<u8>> {
     let status = [bytes(1, b"3.6.16"), number(2, 9), number(3, 8), number(4, 7), number(5, 6), number(6, 2), number(7, 6), bytes(8, b"NOSPACE"), number(10, 7)];
     let address = bytes(2, &bytes(1, &[10, 0, 0, 2]));
-    let bodies: [Vec<u8>; 16] = [
+    let bodies: [Vec<u8>; 18] = [
         bytes(2, &status.concat()),
         [number(2, 7), bytes(3, b"cp-1"), bytes(4, b"https://10.0.0.2:2380"), bytes(5, b"https://10.0.0.2:2379"), number(6, 1)].concat(),
         bytes(2, &[number(1, 7), number(2, 1)].concat()),
@@ -34,6 +34,8 @@ pub(crate) fn talos_answers() -> Vec<Vec<u8>> {
         [number(1, 2), number(4, 9)].concat(),
         [number(1, 4), bytes(2, &number(1, 1))].concat(),
         [bytes(1, b"message"), bytes(2, b"details")].concat(),
+        [number(1, 1), number(2, 3), number(3, 1)].concat(),
+        b"cpu 1 2\nbtime 1700000000\n\x0012.50 40.02\n".to_vec(),
     ];
     let mut seeds: Vec<Vec<u8>> = (0_u8..).zip(bodies).map(|(call, body)| [vec![call], body].concat()).collect();
     for text in ["\x07no request forwarding", "\x0crpc error: code = Unavailable desc = etcdserver: no leader", "\x05not found\x1b[31m"] {

@@ -48,7 +48,7 @@ macro_rules! merged {
 
 merged! {
     VersionResponse of Version, HostnameResponse of Hostname, MemoryResponse of Memory, MountsResponse of Mounts,
-    ServiceListResponse of ServiceList, BootstrapResponse of Bootstrap, ResetResponse of Reset,
+    ServiceListResponse of ServiceList, BootstrapResponse of Bootstrap, ResetResponse of Reset, RebootResponse of Reboot,
     EtcdMemberListResponse of EtcdMembers, EtcdStatusResponse of EtcdStatus, EtcdAlarmResponse of EtcdAlarm,
     EtcdDefragmentResponse of EtcdDefragment, EtcdLeaveClusterResponse of EtcdLeaveCluster,
     EtcdRemoveMemberByIdResponse of EtcdRemoveMemberById, EtcdForfeitLeadershipResponse of EtcdForfeitLeadership,

@@ -1,8 +1,12 @@
-//! The machine itself: version, services, memory, mounts; bootstrap and reset.
+//! The machine itself: version, services, memory, mounts, clock; bootstrap, reset and reboot.
+
+use std::time::SystemTime;
 
 use super::{DataStream, Node, method};
 use crate::error::{Error, ErrorKind};
+use crate::limits::{BOOT_ID_MAX, PROC_STAT_MAX, PROC_UPTIME_MAX};
 use crate::pb;
+use crate::types::machine::{boot_id, wall_clock};
 use crate::types::{Memory, Mount, ResetRequest, Service, Version};
 
 /// What `tail_lines` takes for "all".
@@ -86,6 +90,30 @@ impl Node {
         DataStream::open(self, &method::READ, pb::ReadRequest { path: path.to_owned() }, false).await
     }
 
+    /// The id that the kernel gave this start of the machine (`/proc/sys/kernel/random/boot_id`): another one shows that it
+    /// was started again. Needs `os:admin`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; a `Protocol` error for what is no such id.
+    pub async fn boot_id(&self) -> Result<String, Error> {
+        let bytes = self.read("/proc/sys/kernel/random/boot_id").await?.collect(BOOT_ID_MAX).await?;
+        boot_id(&bytes).ok_or_else(|| self.protocol(&method::READ, "a boot id that is none"))
+    }
+
+    /// The wall clock of the machine, to a second or so: the kernel tells when it was started, by that clock (`btime` of
+    /// `/proc/stat`), and how long ago that was (`/proc/uptime`). What the calls take comes on top. Needs `os:admin`.
+    ///
+    /// Source: Linux `Documentation/filesystems/proc.rst`. Talos' own call for the time asks a time server first.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; a `Protocol` error when the files do not tell it.
+    pub async fn clock(&self) -> Result<SystemTime, Error> {
+        let stat = self.read("/proc/stat").await?.collect(PROC_STAT_MAX).await?;
+        // Last, so that it is the time of the second answer that is told.
+        let uptime = self.read("/proc/uptime").await?.collect(PROC_UPTIME_MAX).await?;
+        wall_clock(&stat, &uptime).ok_or_else(|| self.protocol(&method::READ, "/proc/stat and /proc/uptime tell no time"))
+    }
+
     /// Starts etcd for the first time on this node, with `recover` from the snapshot that was uploaded before.
     ///
     /// Success means that etcd's service was started, not that the restore ran: watch [`Self::service`] until `etcd` is
@@ -111,5 +139,15 @@ impl Node {
         }
         let answer = self.call::<_, pb::ResetResponse>(&method::RESET, pb::ResetRequest::from(request)).await?;
         Ok(answer.actor_id)
+    }
+
+    /// Starts this node anew, in an orderly way. It goes on after the answer; [`Self::boot_id`] shows when it has happened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotReady`] in a container, which cannot be rebooted from within; what any call may return.
+    pub async fn reboot(&self) -> Result<(), Error> {
+        const DEFAULT: i32 = 0;
+        self.call::<_, pb::RebootResponse>(&method::REBOOT, pb::RebootRequest { mode: DEFAULT }).await?;
+        Ok(())
     }
 }

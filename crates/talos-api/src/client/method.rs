@@ -67,6 +67,7 @@ methods! {
     READ = "machine.MachineService" / "Read", ADMIN, None, true;
     BOOTSTRAP = "machine.MachineService" / "Bootstrap", ADMIN, None, false;
     RESET = "machine.MachineService" / "Reset", ADMIN, None, false;
+    REBOOT = "machine.MachineService" / "Reboot", OPERATOR, None, false;
     ETCD_MEMBER_LIST = "machine.MachineService" / "EtcdMemberList", ANY, FROM_READER, true;
     ETCD_STATUS = "machine.MachineService" / "EtcdStatus", ANY, FROM_OPERATOR, true;
     ETCD_ALARM_LIST = "machine.MachineService" / "EtcdAlarmList", ANY, FROM_OPERATOR, true;

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::{RESOURCES_BYTES_MAX, RESOURCES_MAX};
 use crate::pb;
 use crate::types::resource::{Kind, LocalMember, NodeAddresses};
-use crate::types::{ClusterMember, Diagnostic, EtcdSpec, MachineConfig, MachineStatus, MachineType, Volume};
+use crate::types::{ClusterMember, Diagnostic, EtcdSpec, MachineConfig, MachineStatus, MachineType, TimeStatus, Volume};
 use crate::vip::NodeAddress;
 
 impl Node {
@@ -86,6 +86,14 @@ impl Node {
     /// What any call may return.
     pub async fn machine_status(&self) -> Result<Option<MachineStatus>, Error> {
         self.get("machine").await
+    }
+
+    /// Whether the node's clock is in sync, which Bootstrap insists on; `None` when it does not say.
+    ///
+    /// # Errors
+    /// What any call may return.
+    pub async fn time_status(&self) -> Result<Option<TimeStatus>, Error> {
+        self.get("node").await
     }
 
     /// What Talos itself finds wrong with the node.

@@ -157,11 +157,32 @@ impl From<ResetRequest> for pb::ResetRequest {
     }
 }
 
+/// The id of a start of the machine; `None` for what is no word.
+pub(crate) fn boot_id(file: &[u8]) -> Option<String> {
+    let id = str::from_utf8(file).ok()?.trim();
+    let word = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic());
+    word.then(|| id.to_owned())
+}
+
+/// The wall clock from `/proc/stat`, whose line `btime` tells the seconds since 1970 at which the machine was started, and
+/// `/proc/uptime`, whose first number tells how many seconds ago that was. `None` when they do not.
+pub(crate) fn wall_clock(stat: &[u8], uptime: &[u8]) -> Option<SystemTime> {
+    let started = str::from_utf8(stat).ok()?.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let started = Duration::from_secs(started.trim().parse().ok()?);
+    let up = str::from_utf8(uptime).ok()?.split_whitespace().next()?;
+    let up = Duration::try_from_secs_f64(up.parse().ok()?).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(started.checked_add(up)?)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-    use super::Version;
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::{Version, boot_id, wall_clock};
 
     #[test]
     fn a_version_is_read_from_its_tag() {
@@ -174,5 +195,34 @@ mod tests {
         assert_eq!(minor("v1.15-alpha"), Some((1, 15)));
         assert_eq!(minor("1.13.9"), None);
         assert_eq!(minor("none"), None);
+    }
+
+    #[test]
+    fn the_clock_is_when_it_was_started_and_how_long_ago() {
+        let stat = b"cpu  1 2 3\nintr 99 0 0\nctxt 5\nbtime 1700000000\nprocesses 7\n";
+        let clock = |stat: &[u8], uptime: &[u8]| wall_clock(stat, uptime);
+        let expected = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_012_500);
+        assert_eq!(clock(stat, b"12.50 40.02\n"), Some(expected));
+        for uptime in [&b""[..], b"-1 2", b"NaN", b"1e300", b"twelve", b"\xff"] {
+            assert_eq!(clock(stat, uptime), None, "{uptime:?}");
+        }
+        for stat in [&b""[..], b"btime", b"btime x", b"btime 18446744073709551615", b"xbtime 1"] {
+            assert_eq!(clock(stat, b"12.50 40.02\n"), None, "{stat:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_id_is_one_word() {
+        assert_eq!(boot_id(b"5c0f-11\n").as_deref(), Some("5c0f-11"));
+        for none in [&b""[..], b"\n", b"two words", b"\x1b[31m", b"\xff"] {
+            assert_eq!(boot_id(none), None, "{none:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_file_makes_a_reader_panic(stat in "(btime [0-9]{0,21}\n)?.{0,40}", uptime in "[-0-9.eE]{0,30}", any in any::<Vec<u8>>()) {
+            let _either = (wall_clock(stat.as_bytes(), uptime.as_bytes()), wall_clock(&any, uptime.as_bytes()), boot_id(&any));
+        }
     }
 }

@@ -277,6 +277,25 @@ impl Kind for MachineStatus {
     }
 }
 
+/// Whether the clock of a machine is right, as far as Talos knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TimeStatus {
+    /// It is in sync with a time server; also told where nobody is asked.
+    pub synced: bool,
+    /// No time server is asked: the configuration turned that off.
+    pub sync_disabled: bool,
+}
+
+impl Kind for TimeStatus {
+    const NAMESPACE: &'static str = "runtime";
+    const TYPE: &'static str = "TimeStatuses.v1alpha1.talos.dev";
+
+    fn read(_id: &str, spec: &[u8]) -> Option<Self> {
+        let spec = pb::TimeStatusSpec::decode(spec).ok()?;
+        Some(Self { synced: spec.synced, sync_disabled: spec.sync_disabled })
+    }
+}
+
 /// Something Talos itself finds wrong with a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -353,6 +372,7 @@ mod tests {
             let _either = (EtcdSpec::read("a", &spec), ClusterMember::read("a", &spec), Volume::read("a", &spec));
             let _either = (MachineStatus::read("a", &spec), Diagnostic::read("a", &spec), NodeAddresses::read("a", &spec));
             let _either = (LocalMember::read("a", &spec), MachineConfig::read("a", &spec), MachineType::read("a", &spec));
+            let _either = TimeStatus::read("a", &spec);
         }
     }
 }

@@ -44,9 +44,8 @@ pub(crate) async fn reboot(world: &Arc<World>, index: usize) {
 
 /// Another id each time a node starts, as the kernel has it.
 pub(crate) fn new_boot_id(node: &NodeState) {
-    let path = node.root.join("proc/sys/kernel/random/boot_id");
     let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_else(|_| "no kernel told an id\n".to_owned());
-    std::fs::write(path, id).unwrap();
+    std::fs::write(node.boot_id(), id).unwrap();
 }
 
 /// What there is to start from.

@@ -144,6 +144,7 @@ async fn dispatch(world: &Arc<World>, node: &NodeState, path: &str, roles: &[Str
         "EtcdRemoveMemberByID" => answer(etcd::remove(world, &request).await?),
         "Bootstrap" => answer(recover::bootstrap(world, node, &request).await?),
         "Reset" => answer(recover::reset(world, node, &request)?),
+        "Reboot" => answer(recover::reboot(world, node)),
         "Version" => answer(machine::version(world)),
         "Hostname" => answer(machine::hostname(node)),
         "Memory" => answer(machine::memory()),

@@ -10,7 +10,9 @@ use grpc_link::testing::{Encoder, Failure, Fields, Messages};
 use super::resources::volumes;
 use super::{Ending, Out, Served, boot};
 use crate::etcd::Intent;
-use crate::message::{answer, bootstrap_request, code, data_fields, reset as reset_fields, reset_partition, reset_request};
+use crate::message::{
+    answer, bootstrap_request, code, data_fields, reboot as reboot_fields, reset as reset_fields, reset_partition, reset_request,
+};
 use crate::world::{Kind, NodeState, World};
 
 /// EtcdRecover: writes what comes; a stream that breaks leaves nothing.
@@ -37,6 +39,9 @@ pub(super) async fn upload(node: &NodeState, mut messages: Messages, out: &Out) 
 pub(super) async fn bootstrap(world: &Arc<World>, node: &NodeState, request: &Fields) -> Result<Encoder, Failure> {
     if node.is_resetting() {
         return Err(Failure::new(code::FAILED_PRECONDITION, "bootstrap is not available yet"));
+    }
+    if node.switches().time_unsynced {
+        return Err(Failure::new(code::FAILED_PRECONDITION, "time is not in sync yet"));
     }
     let mut etcd = node.etcd.lock().await;
     if etcd.place.has_data() {
@@ -81,6 +86,16 @@ pub(super) fn reset(world: &Arc<World>, node: &NodeState, request: &Fields) -> R
     node.resetting.store(true, Ordering::Relaxed);
     tokio::spawn(carry_out(Arc::clone(world), node.index, order));
     Ok(Encoder::new().bytes(reset_fields::ACTOR_ID, format!("reset-{}", node.index)))
+}
+
+/// Reboot: goes on after the answer.
+pub(super) fn reboot(world: &Arc<World>, node: &NodeState) -> Encoder {
+    let (world, index) = (Arc::clone(world), node.index);
+    tokio::spawn(async move {
+        tokio::time::sleep(GOING_DOWN).await;
+        super::reboot(&world, index).await;
+    });
+    Encoder::new().bytes(reboot_fields::ACTOR_ID, format!("reboot-{}", node.index))
 }
 
 /// What a reset has to do.

@@ -11,7 +11,7 @@ use crate::message::{
     arg_values, cluster_control_plane, cluster_member, code, diagnostic, entry, etcd_member, etcd_spec as etcd_spec_fields,
     hostname_status, machine_config as machine_config_fields, machine_status as machine_status_fields, machine_status_status,
     machine_type as machine_type_fields, net_ip, net_ip_prefix, node_addresses, resource as resource_fields, resource_metadata,
-    resource_request, resource_response, resource_spec, volume_status,
+    resource_request, resource_response, resource_spec, time_status as time_status_fields, volume_status,
 };
 use crate::world::{Kind, NodeState, World};
 
@@ -83,6 +83,7 @@ async fn found(world: &World, node: &NodeState, roles: &[String], namespace: &st
             volumes(world).iter().map(|volume| (volume.label.to_owned(), volume.spec())).collect()
         }
         ("runtime", "MachineStatuses.runtime.talos.dev") => one("machine", machine_status()),
+        ("runtime", "TimeStatuses.v1alpha1.talos.dev") => one("node", time_status(node)),
         ("runtime", "Diagnostics.runtime.talos.dev") => {
             let switches = node.switches();
             switches.diagnostics.iter().map(|(id, text)| (id.clone(), Encoder::new().bytes(diagnostic::MESSAGE, text))).collect()
@@ -173,6 +174,13 @@ pub(super) fn volumes(world: &World) -> Vec<Volume> {
 fn machine_status() -> Encoder {
     let status = Encoder::new().flag(machine_status_status::READY, true);
     Encoder::new().number(machine_status_fields::STAGE, RUNNING).message(machine_status_fields::STATUS, status)
+}
+
+/// A real node counts an epoch more each time its clock jumps; here it has jumped once.
+fn time_status(node: &NodeState) -> Encoder {
+    let synced = !node.switches().time_unsynced;
+    let status = Encoder::new().flag(time_status_fields::SYNCED, synced).number(time_status_fields::EPOCH, 1);
+    status.flag(time_status_fields::SYNC_DISABLED, false)
 }
 
 /// A machine config with the parts that matter here: both authorities with their keys, and secrets.

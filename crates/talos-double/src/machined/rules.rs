@@ -30,7 +30,7 @@ pub(super) fn roles(path: &str, profile: Profile) -> &'static [&'static str] {
                 READER
             }
         }
-        "machine.MachineService/EtcdDefragment" | "machine.MachineService/EtcdAlarmDisarm" => OPERATOR,
+        "machine.MachineService/EtcdDefragment" | "machine.MachineService/EtcdAlarmDisarm" | "machine.MachineService/Reboot" => OPERATOR,
         "machine.MachineService/Version"
         | "machine.MachineService/Hostname"
         | "machine.MachineService/Memory"

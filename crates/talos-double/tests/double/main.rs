@@ -3,6 +3,7 @@
 
 mod changes;
 mod common;
+mod machine;
 mod raw;
 mod reads;
 mod recovery;
