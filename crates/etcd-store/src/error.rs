@@ -96,6 +96,15 @@ pub enum Error {
         /// Its time to live, seconds.
         ttl: i64,
     },
+    /// Keys are to be dropped, and revisions are not to move on.
+    #[error("keys cannot be dropped unless the revision moves on: the newest one could go with them and be handed out twice")]
+    DropWithoutBump,
+    /// An empty prefix is every key's.
+    #[error("keys cannot be dropped by an empty prefix")]
+    EmptyPrefix,
+    /// More rows are to be dropped than one edit takes.
+    #[error("the keys to be dropped have more than {} rows", crate::limits::MAX_DROPPED_ROWS)]
+    TooManyDropped,
 }
 
 /// What is wrong with a value.

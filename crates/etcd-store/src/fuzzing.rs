@@ -148,6 +148,7 @@ pub fn edits(bytes: &[u8]) {
         drop_versions: true,
         reset_auth: true,
         add_leases: vec![(LeaseId(1), 60)],
+        drop_prefixes: vec![b"k".to_vec()],
     };
     let memory = Memory::new(bytes.to_vec());
     let Ok(database) = Database::open(&memory) else {

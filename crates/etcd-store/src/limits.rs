@@ -27,6 +27,9 @@ pub const MAX_WARNINGS: usize = 100;
 /// Lease ids listed as missing; more are counted only.
 pub const MAX_MISSING_LEASES: usize = 100_000;
 
+/// Rows of keys with given prefixes that one edit takes out of a database; about 200 bytes of memory each until it is committed.
+pub const MAX_DROPPED_ROWS: usize = 100_000;
+
 /// Live keys tracked in one pass over the `key` bucket. With more, the pass keeps a part of the keys (chosen by their hash) and
 /// further passes take the rest. About 24 bytes of memory per key.
 pub const MAX_TRACKED_KEYS: usize = 1_600_000;

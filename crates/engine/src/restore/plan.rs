@@ -83,6 +83,7 @@ impl RestorePlan {
             drop_versions: self.drop_versions,
             reset_auth: false,
             add_leases: missing_leases.iter().map(|id| (*id, self.unknown_lease_ttl)).collect(),
+            drop_prefixes: Vec::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The edits to the database, as a value and as one commit.
 
+mod drop_rows;
+
 use std::collections::BTreeMap;
 
 use bbolt::{Database, Edit, WriteAt};
@@ -62,6 +64,9 @@ pub struct Edits {
     pub reset_auth: bool,
     /// Leases that must exist, with their time to live in seconds; one that exists is left as it is.
     pub add_leases: Vec<(LeaseId, i64)>,
+    /// Every row of the user keys that begin with one of these goes: the live one, old revisions and deletions. Leases they are attached
+    /// to stay. Only together with `bump`: the file's newest row could be among them, and its revision would be handed out twice.
+    pub drop_prefixes: Vec<Vec<u8>>,
 }
 
 /// What [`apply_edits`] did.
@@ -83,6 +88,10 @@ pub struct EditReport {
     pub auth_entries_dropped: u64,
     /// Leases that were added.
     pub leases_added: u64,
+    /// Rows that were dropped for their key's prefix, old revisions and deletions included.
+    pub rows_dropped: u64,
+    /// Keys that were live and went with these rows.
+    pub keys_dropped: u64,
     /// Buckets that every server creates and this file did not have.
     pub buckets_created: Vec<&'static str>,
 }
@@ -91,12 +100,14 @@ pub struct EditReport {
 ///
 /// # Errors
 ///
-/// [`Error::BumpNotAbove`] and [`Error::UnusableLease`] for edits that do not fit the file; [`Error::Database`]. Nothing is
-/// changed then, unless the very last sync failed.
+/// [`Error::BumpNotAbove`], [`Error::UnusableLease`], [`Error::DropWithoutBump`], [`Error::EmptyPrefix`] and [`Error::TooManyDropped`] for
+/// edits that do not fit the file; the first row that cannot be decoded, where rows are dropped; [`Error::Database`]. Nothing is changed
+/// then, unless the very last sync failed.
 pub fn apply_edits<S: WriteAt>(database: Database<S>, edits: &Edits) -> Result<(Database<S>, EditReport), Error> {
     let mut report = EditReport::default();
     let bump = checked_bump(&database, edits, &mut report)?;
     let leases = new_leases(&database, edits)?;
+    let dropped = drop_rows::find(&database, edits)?;
     survey(&database, edits, &mut report)?;
     let mut edit = Edit::begin(database)?;
     for name in bucket::ALL {
@@ -107,6 +118,10 @@ pub fn apply_edits<S: WriteAt>(database: Database<S>, edits: &Edits) -> Result<(
     }
     if let Some(cluster) = &edits.cluster {
         put_cluster(&mut edit, cluster)?;
+    }
+    (report.rows_dropped, report.keys_dropped) = (dropped.rows.len() as u64, dropped.live);
+    for row in dropped.rows {
+        edit.delete(bucket::KEY.as_bytes(), &row.encode())?;
     }
     if let Some(target) = bump {
         put_bump(&mut edit, target, edits.mark_compacted)?;

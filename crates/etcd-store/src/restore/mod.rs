@@ -1,7 +1,7 @@
 //! Making a member's data directory of a snapshot: the edits to its database, and the files beside it.
 //!
 //! Source of the order of work: etcd `etcdutl/snapshot/v3_snapshot.go`. Beyond etcdutl the old confState is replaced, alarms can be
-//! cleared, versions dropped and leases added, everything is made durable, and all database edits are one commit.
+//! cleared, versions and keys of others dropped and leases added, everything is made durable, and all database edits are one commit.
 //!
 //! A restore is: the database without its trailer at `<member>/snap/db`, [`apply_edits`] on it, [`write_member_files`] beside it,
 //! for every member with the same [`Edits`] (other revisions or members in one member of a cluster diverge silently).

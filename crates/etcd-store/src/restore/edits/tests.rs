@@ -53,6 +53,7 @@ fn a_restore_replaces_what_belonged_to_the_old_cluster() {
         drop_versions: true,
         reset_auth: true,
         add_leases: vec![(LeaseId(7), 60), (LeaseId(7), 90)],
+        drop_prefixes: Vec::new(),
     };
     let (report, after) = edited(&edits);
     assert_eq!(after.members, cluster().records());
