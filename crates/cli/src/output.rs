@@ -46,14 +46,17 @@ pub(crate) fn say(text: &str) {
 }
 
 /// What a restore of a backup goes to: a Talos node takes a snapshot file, everything else a data directory.
-pub(crate) fn restore_target(manifest: &vault::manifest::Manifest) -> [&'static str; 2] {
-    let is_talos = manifest.source == vault::manifest::Source::Talos || manifest.versions.talos.is_some();
-    if is_talos { ["--snapshot-file", "snapshot.db"] } else { ["--data-dir", "DIR"] }
+pub(crate) fn restore_target(manifest: &vault::manifest::Manifest) -> &'static [&'static str] {
+    if is_of_talos(manifest) { &["--snapshot-file", "snapshot.db", "--for", "talos"] } else { &["--data-dir", "DIR"] }
+}
+
+fn is_of_talos(manifest: &vault::manifest::Manifest) -> bool {
+    manifest.source == vault::manifest::Source::Talos || manifest.versions.talos.is_some()
 }
 
 /// The step after it, where there is one.
 pub(crate) fn after_restore(manifest: &vault::manifest::Manifest) -> Option<&'static str> {
-    (restore_target(manifest)[0] == "--snapshot-file").then_some("talosctl -n NODE bootstrap --recover-from=snapshot.db (docs/talos.md)")
+    is_of_talos(manifest).then_some("talosctl -n NODE bootstrap --recover-from=snapshot.db (docs/talos.md)")
 }
 
 /// Whether a person sits in front of standard error.

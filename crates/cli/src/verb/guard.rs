@@ -128,7 +128,7 @@ fn way_back(report: &Report, status: ExitStatus) -> Failure {
     let manifest = &committed.manifest;
     let mut restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
     restore.extend(passphrase::flag(manifest).split_whitespace().map(str::to_owned));
-    restore.extend(output::restore_target(manifest).map(str::to_owned));
+    restore.extend(output::restore_target(manifest).iter().map(|word| (*word).to_owned()));
     Failure::failed(ended)
         .object(format!("backup {} of '{}', revision {}", manifest.id, report.cluster, manifest.revision))
         .cause("that is the state before the command; look first what the command changed, a restore takes back everything since")

@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Make a snapshot file instead of a data directory
     #[arg(long, value_name = "FILE")]
     snapshot_file: Option<PathBuf>,
+    /// Who restores the snapshot file: for Talos its own locks of the lost cluster (VIP election, mutexes) are left out
+    #[arg(long = "for", value_name = "SYSTEM", value_enum, requires = "snapshot_file", conflicts_with = "data_dir")]
+    system: Option<System>,
     /// Name of this member
     #[arg(long, default_value = "default", value_name = "NAME", help_heading = "Member")]
     name: String,
@@ -74,13 +77,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "plan")]
     plan_out: Option<PathBuf>,
     /// Carry out a plan that --plan-out wrote
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["which", "at", "initial_cluster", "initial_cluster_token", "bump_revision", "no_bump", "target_version"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["which", "at", "initial_cluster", "initial_cluster_token", "bump_revision", "no_bump", "target_version", "system"])]
     plan: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
     consent: ConsentArgs,
+}
+
+/// What restores a snapshot file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum System {
+    /// A node of Talos Linux, by `talosctl bootstrap --recover-from`
+    Talos,
 }
 
 /// Runs `lifeboat restore`.
@@ -109,6 +119,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
             .ok()
             .filter(|ttl| *ttl > 0)
             .ok_or_else(|| Failure::usage("--unknown-lease-ttl is at least 1s").again())?,
+        for_talos: args.system == Some(System::Talos),
         plan: args.plan,
         plan_out: args.plan_out,
         dry_run: args.dry_run,

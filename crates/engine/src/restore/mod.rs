@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod bump;
+pub(crate) mod file_edit;
 pub mod owner;
 pub mod plan;
 mod run;
@@ -52,6 +53,8 @@ pub struct Request {
     pub target_version: Option<String>,
     /// Seconds for leases that keys refer to and the backup does not hold.
     pub unknown_lease_ttl: i64,
+    /// A Talos node restores the snapshot file: the keys of Talos's own (`talos:v1:…`) are dropped. Not with [`BumpChoice::None`].
+    pub for_talos: bool,
     /// Carry out this plan file.
     pub plan: Option<PathBuf>,
     /// Write the plan to this file and do nothing else.

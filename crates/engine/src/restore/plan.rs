@@ -19,6 +19,11 @@ const MAX_PLAN: usize = 1 << 20;
 /// What a key's lease gets when nobody knows what it had.
 pub const UNKNOWN_LEASE_TTL: Duration = Duration::from_secs(3600);
 
+/// What Talos's own keys in etcd begin with: the election of the virtual IP's holder, and mutexes, each on the lease of a session of 60 s. A stale
+/// one holds its purpose back until its lease, which begins anew in a restored cluster, has run out.
+/// Source: Talos, constant `EtcdRootTalosKey` in `pkg/machinery/constants`, with `:` behind it wherever it is used.
+pub const TALOS_KEYS: &[u8] = b"talos:v1:";
+
 /// One member of the cluster to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedMember {
@@ -51,6 +56,9 @@ pub struct RestorePlan {
     pub drop_versions: bool,
     /// Seconds that a lease gets which keys refer to and which the backup does not hold.
     pub unknown_lease_ttl: i64,
+    /// Drop Talos's own keys, see [`TALOS_KEYS`]; only with a target revision. Plan files from before there was such a thing do not say.
+    #[serde(default)]
+    pub for_talos: bool,
 }
 
 impl Object for RestorePlan {
@@ -83,7 +91,7 @@ impl RestorePlan {
             drop_versions: self.drop_versions,
             reset_auth: false,
             add_leases: missing_leases.iter().map(|id| (*id, self.unknown_lease_ttl)).collect(),
-            drop_prefixes: Vec::new(),
+            drop_prefixes: if self.for_talos { vec![TALOS_KEYS.to_vec()] } else { Vec::new() },
         }
     }
 
@@ -125,6 +133,7 @@ mod tests {
             clear_alarms: true,
             drop_versions: false,
             unknown_lease_ttl: 3600,
+            for_talos: false,
         }
     }
 
@@ -137,6 +146,24 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap().replace("1000000123", "1000000124");
         std::fs::write(&path, text).unwrap();
         assert!(RestorePlan::read(&path).unwrap_err().cause.unwrap().contains("self_sha256"));
+    }
+
+    #[test]
+    fn a_file_from_before_there_was_a_plan_for_talos_is_read() {
+        let text = String::from_utf8(canonical::encode(&plan()).unwrap()).unwrap();
+        let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(old.as_object_mut().unwrap().remove("for_talos"), Some(false.into()));
+        let old: RestorePlan = serde_json::from_value(old).unwrap();
+        assert_eq!(old, plan());
+    }
+
+    #[test]
+    fn a_plan_for_talos_drops_its_keys_and_moves_revisions_on() {
+        let plan = RestorePlan { for_talos: true, ..plan() };
+        assert_eq!(plan.edits(None, &[]).drop_prefixes, [TALOS_KEYS]);
+        assert!(super::super::file_edit::check(&plan).is_ok());
+        let refused = super::super::file_edit::check(&RestorePlan { target_revision: None, ..plan });
+        assert_eq!(refused.unwrap_err().code, crate::Code::Usage);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use vault::sign::SigningKey;
 
 use super::build::{self, Built, Place};
 use super::bump::{self, Sighting};
+use super::file_edit::{self, Edited};
 use super::plan::RestorePlan;
 use super::target::{self, Found as TargetFound, Site};
 use super::{BumpChoice, Goal, Report, Request};
@@ -52,6 +53,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
         Some(plan) => check_plan(plan, manifest)?,
         None => make_plan(&request, &loaded.repository, &loaded.catalog, manifest)?,
     };
+    file_edit::check(&plan)?;
     if let Some(path) = &request.plan_out {
         plan.write(path)?;
         return Ok(report(&request, manifest, &plan, path.clone(), warnings));
@@ -74,9 +76,9 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
         }
         Goal::File(path) => {
             let edited = restore_file(&request, &plan, manifest, object, path, &progress).await?;
-            if let Some(edits) = edited {
-                outcome.revision_after = edits.0.revision_after.0;
-                outcome.changes = edit_words(&edits.0, edits.1, &plan);
+            if let Some(edited) = edited {
+                outcome.revision_after = edited.report.revision_after.0;
+                outcome.changes = file_edit::words(&edited.report, edited.leases_added, &plan);
             }
         }
     }
@@ -132,6 +134,7 @@ fn make_plan(request: &Request, repository: &Repository, catalog: &Catalog, mani
         clear_alarms: true,
         drop_versions: drop_versions(request, manifest)?,
         unknown_lease_ttl: request.unknown_lease_ttl,
+        for_talos: request.for_talos,
     })
 }
 
@@ -313,7 +316,7 @@ async fn restore_file(
     object: Object,
     path: &Path,
     progress: &Arc<dyn Progress>,
-) -> Outcome<Option<(etcd_store::restore::EditReport, u64)>> {
+) -> Outcome<Option<Edited>> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let hidden = Hidden::beside(path);
     let untouched = plan.target_revision.is_none();
@@ -321,7 +324,7 @@ async fn restore_file(
     let (plan, path) = (plan.clone(), path.to_owned());
     on_thread("finish", move || {
         let temporary = hidden.path();
-        let edited = if untouched { None } else { Some(edit_file(temporary, &plan)?) };
+        let edited = if untouched { None } else { Some(file_edit::edit(temporary, &plan)?) };
         let publish = || {
             disk::File::open_read_write(temporary)?.sync()?;
             disk::rename_no_replace(temporary, &path)?;
@@ -333,25 +336,6 @@ async fn restore_file(
         Ok(edited)
     })
     .await
-}
-
-/// Edits a database that another tool will restore, and gives it a fresh trailer.
-fn edit_file(path: &Path, plan: &RestorePlan) -> Outcome<(etcd_store::restore::EditReport, u64)> {
-    let (report, leases, _) = build::edit(path, plan, None)?;
-    let failed = |error: std::io::Error| Failure::failed(format!("the trailer cannot be written: {error}")).object(path.display()).again();
-    let file = disk::File::open_read_write(path).map_err(failed)?;
-    let length = file.len().map_err(failed)?;
-    let mut hasher = Sha256Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut offset = 0;
-    while offset < length {
-        let now = usize::try_from(length - offset).unwrap_or(usize::MAX).min(buffer.len());
-        file.read_exact_at(&mut buffer[..now], offset).map_err(failed)?;
-        hasher.update(&buffer[..now]);
-        offset += now as u64;
-    }
-    file.write_all_at(&hasher.finish().0, length).map_err(failed)?;
-    Ok((report, leases))
 }
 
 /// Fetches the database into a new file and compares its digest with the manifest and with its own trailer.
@@ -445,28 +429,8 @@ impl Digest {
 }
 
 fn changes(built: &Built, plan: &RestorePlan) -> Vec<String> {
-    let mut words = edit_words(&built.edits, built.leases_added, plan);
+    let mut words = file_edit::words(&built.edits, built.leases_added, plan);
     words.push(format!("{} member(s) of the lost cluster were replaced by {}", built.edits.members_replaced, plan.members.len()));
-    words
-}
-
-fn edit_words(edits: &etcd_store::restore::EditReport, leases: u64, plan: &RestorePlan) -> Vec<String> {
-    let mut words = Vec::new();
-    if plan.target_revision.is_some() {
-        words.push(format!(
-            "revision {} → {}, everything before counts as compacted, so that every watch relists",
-            edits.revision_before, edits.revision_after
-        ));
-    }
-    if !edits.alarms_cleared.is_empty() {
-        words.push(format!("{} alarm(s) of the lost cluster were cleared", edits.alarms_cleared.len()));
-    }
-    if !edits.versions_dropped.is_empty() {
-        words.push(format!("recorded versions were dropped: {}", edits.versions_dropped.join(", ")));
-    }
-    if leases > 0 {
-        words.push(format!("{leases} lease(s) that keys refer to were missing and got {} s to live", plan.unknown_lease_ttl));
-    }
     words
 }
 

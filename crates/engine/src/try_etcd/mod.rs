@@ -155,6 +155,7 @@ fn restore_request(request: &Request, binary: &Binary, directory: &Directory) ->
         // Data of a newer etcd lose their version rows, or are refused by name.
         target_version: Some(binary.version.to_string()),
         unknown_lease_ttl: i64::try_from(UNKNOWN_LEASE_TTL.as_secs()).unwrap_or(i64::MAX),
+        for_talos: false,
         plan: None,
         plan_out: None,
         dry_run: false,
