@@ -180,12 +180,18 @@ impl TalosDouble {
 
     /// Stops a node's etcd in an orderly way; its data stays.
     pub fn stop_etcd(&self, node: usize) {
-        self.block_on(move |world| async move { world.nodes[node].etcd.lock().await.stop("Finished", "Service finished successfully") });
+        self.block_on(move |world| async move {
+            world.nodes[node].halt_boot().await;
+            world.nodes[node].etcd.lock().await.stop("Finished", "Service finished successfully");
+        });
     }
 
     /// Ends a node's etcd by SIGKILL; its data stays.
     pub fn kill_etcd(&self, node: usize) {
-        self.block_on(move |world| async move { world.nodes[node].etcd.lock().await.kill() });
+        self.block_on(move |world| async move {
+            world.nodes[node].halt_boot().await;
+            world.nodes[node].etcd.lock().await.kill();
+        });
     }
 
     /// Starts a node's etcd from its data.
@@ -335,6 +341,7 @@ fn node(options: &Options, dir: &Path, index: usize, ip: Ipv4Addr, authority: &A
         up: tokio::sync::watch::Sender::new(true),
         switches: Mutex::default(),
         etcd: Arc::new(tokio::sync::Mutex::new(EtcdService::new(place))),
+        booting: Mutex::default(),
         resetting: AtomicBool::new(false),
     };
     crate::machined::new_boot_id(&node);

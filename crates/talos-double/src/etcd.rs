@@ -41,6 +41,11 @@ pub(crate) struct Place {
     pub(crate) admin: (PathBuf, PathBuf),
 }
 
+/// Where etcd talks to the other members.
+pub(crate) fn peer_url(ip: Ipv4Addr) -> String {
+    format!("https://{ip}:{ETCD_PEER}")
+}
+
 /// Something that happened to the service.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
@@ -72,15 +77,15 @@ pub(crate) struct Intent {
 pub(crate) struct EtcdService {
     pub(crate) place: Place,
     process: Option<Process>,
+    /// etcd's own tool, while it restores.
+    tool: Option<Process>,
     pub(crate) events: Vec<Event>,
     pub(crate) intent: Option<Intent>,
-    /// What waits for a bootstrap or a cluster to join.
-    pub(crate) booting: Option<tokio::task::AbortHandle>,
 }
 
 impl Place {
     pub(crate) fn peer_url(&self) -> String {
-        format!("https://{}:{ETCD_PEER}", self.ip)
+        peer_url(self.ip)
     }
 
     pub(crate) fn client_url(&self) -> String {
@@ -156,7 +161,7 @@ impl Place {
 
 impl EtcdService {
     pub(crate) fn new(place: Place) -> Self {
-        Self { place, process: None, events: Vec::new(), intent: None, booting: None }
+        Self { place, process: None, tool: None, events: Vec::new(), intent: None }
     }
 
     /// The state, as ServiceList tells it.
@@ -212,22 +217,18 @@ impl EtcdService {
         Ok(())
     }
 
-    /// Stops the process; waits for it.
+    /// Stops the process; waits for it. The node's boot must have been halted.
     pub(crate) fn stop(&mut self, state: &'static str, message: &str) {
-        if let Some(booting) = self.booting.take() {
-            booting.abort();
-        }
+        self.end_tool();
         if let Some(mut process) = self.process.take() {
             tokio::task::block_in_place(|| process.terminate(STOPPING));
         }
         self.enter(state, message);
     }
 
-    /// SIGKILL, as a power cut.
+    /// SIGKILL, as a power cut. The node's boot must have been halted.
     pub(crate) fn kill(&mut self) {
-        if let Some(booting) = self.booting.take() {
-            booting.abort();
-        }
+        self.end_tool();
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
@@ -244,39 +245,51 @@ impl EtcdService {
         }
     }
 
-    /// Builds the data directory from the uploaded file with etcd's own tool, as Talos does with its library.
-    pub(crate) fn restore(&mut self, skip_hash_check: bool) -> Result<(), String> {
-        let tool = self.place.version.etcdutl().unwrap_or_else(|| self.place.version.etcdctl());
+    /// Begins to build the data directory from the uploaded file with etcd's own tool, as Talos does with its library.
+    pub(crate) fn begin_restore(&mut self, skip_hash_check: bool, cluster: &str, peers: &str) {
+        let place = &self.place;
+        let tool = place.version.etcdutl().unwrap_or_else(|| place.version.etcdctl());
         // The tool wants to make the directory itself; what it leaves behind after a failure stays, as on a real node.
-        if !self.place.has_data() && self.place.data.exists() {
-            std::fs::remove_dir(&self.place.data).unwrap();
+        if !place.has_data() && place.data.exists() {
+            std::fs::remove_dir(&place.data).unwrap();
         }
         let mut command = guarded(tool);
-        command.args(["snapshot", "restore"]).arg(&self.place.recovery).args([
-            format!("--name={}", self.place.hostname),
-            format!("--data-dir={}", self.place.data.display()),
-            format!("--initial-cluster={}", self.place.pair()),
-            format!("--initial-advertise-peer-urls={}", self.place.peer_url()),
+        command.args(["snapshot", "restore"]).arg(&place.recovery).args([
+            format!("--name={}", place.hostname),
+            format!("--data-dir={}", place.data.display()),
+            format!("--initial-cluster={cluster}"),
+            format!("--initial-advertise-peer-urls={peers}"),
             "--initial-cluster-token=".to_owned(),
         ]);
         if skip_hash_check {
             command.arg("--skip-hash-check");
         }
-        let output = tokio::task::block_in_place(|| command.output()).unwrap();
-        // Deleted in any case (Talos `services/etcd.go`, recoverFromSnapshot).
-        let _gone = std::fs::remove_file(&self.place.recovery);
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stderr);
-        Err(text.lines().last().unwrap_or("etcdutl failed").to_owned())
+        let log = place.log.with_extension("restore");
+        std::fs::write(&log, "").unwrap();
+        self.tool = Some(Process::start(&format!("restore {}", place.hostname), command, &log));
     }
-}
 
-impl Drop for EtcdService {
-    fn drop(&mut self) {
-        if let Some(booting) = self.booting.take() {
-            booting.abort();
+    /// How the restore ended; `None` while it goes on.
+    pub(crate) fn restored(&mut self) -> Option<Result<(), String>> {
+        let tool = self.tool.as_mut()?;
+        if tool.running() {
+            return None;
+        }
+        let well = tool.wait(Duration::ZERO).is_some_and(|status| status.success());
+        let why = tool.log_tail(1);
+        self.tool = None;
+        if !well {
+            return Some(Err(why.trim_start_matches("Error: ").to_owned()));
+        }
+        // Deleted after a success alone (Talos `services/etcd.go`, recoverFromSnapshot).
+        std::fs::remove_file(&self.place.recovery).unwrap();
+        Some(Ok(()))
+    }
+
+    /// Kills the tool, where it is at work; what it has written stays.
+    pub(crate) fn end_tool(&mut self) {
+        if let Some(mut tool) = self.tool.take() {
+            tool.kill();
         }
     }
 }

@@ -116,7 +116,7 @@ table! {
     /// cosi.resource.Spec.
     resource_spec { PROTO_SPEC = 1 }
 
-    /// resource.config.MachineTypeSpec: 2 control plane, 3 worker.
+    /// resource.config.MachineTypeSpec: 1 init, 2 control plane, 3 worker.
     machine_type { MACHINE_TYPE = 1 }
     /// resource.config.MachineConfigSpec.
     machine_config { YAML_MARSHALLED = 1 }
@@ -138,7 +138,7 @@ table! {
     hostname_status { HOSTNAME = 1 }
     /// talos.resource.definitions.block.VolumeStatusSpec; the phase 6 is ready, the type 0 a partition, 3 a directory.
     volume_status { PHASE = 1, LOCATION = 2, SIZE = 9, TYPE = 16, PARENT_ID = 19 }
-    /// talos.resource.definitions.runtime.MachineStatusSpec; the stage 4 is running.
+    /// talos.resource.definitions.runtime.MachineStatusSpec; the stage 1 is booting, 4 running, 7 resetting.
     machine_status { STAGE = 1, STATUS = 2 }
     /// talos.resource.definitions.runtime.MachineStatusStatus.
     machine_status_status { READY = 1 }

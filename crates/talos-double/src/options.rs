@@ -16,6 +16,11 @@ pub struct Options {
     pub(crate) virtual_ip: bool,
     pub(crate) etcd_partition: bool,
     pub(crate) bootstrapped: bool,
+    pub(crate) advertised: usize,
+    pub(crate) ephemeral_size: Option<u64>,
+    pub(crate) etcd_size: u64,
+    pub(crate) platform_mode: String,
+    pub(crate) init_node: bool,
 }
 
 impl Default for Options {
@@ -30,6 +35,11 @@ impl Default for Options {
             virtual_ip: false,
             etcd_partition: false,
             bootstrapped: true,
+            advertised: 1,
+            ephemeral_size: None,
+            etcd_size: 10 << 30,
+            platform_mode: "metal".to_owned(),
+            init_node: false,
         }
     }
 }
@@ -96,5 +106,46 @@ impl Options {
     pub fn not_bootstrapped(mut self) -> Self {
         self.bootstrapped = false;
         self
+    }
+
+    /// How many addresses EtcdSpec advertises; the real one comes first, nobody answers at the others. With more than one,
+    /// Talos before 1.10.5 restores nothing.
+    #[must_use]
+    pub fn advertised(mut self, count: usize) -> Self {
+        self.advertised = count.max(1);
+        self
+    }
+
+    /// Size of the volume `EPHEMERAL`, and of `/var` on it; 20 GiB, and what the filesystem has, by default.
+    #[must_use]
+    pub fn ephemeral_size(mut self, bytes: u64) -> Self {
+        self.ephemeral_size = Some(bytes);
+        self
+    }
+
+    /// Size of the volume `ETCD`, where it is a partition of its own; 10 GiB by default.
+    #[must_use]
+    pub fn etcd_size(mut self, bytes: u64) -> Self {
+        self.etcd_size = bytes;
+        self
+    }
+
+    /// The platform's mode: `metal` by default. In a `container` Reset only shuts down, and nothing can be rebooted.
+    #[must_use]
+    pub fn platform_mode(mut self, mode: &str) -> Self {
+        self.platform_mode = mode.to_owned();
+        self
+    }
+
+    /// The first node is of the old kind `init`, which bootstraps by itself whenever it has no data.
+    #[must_use]
+    pub fn init_node(mut self) -> Self {
+        self.init_node = true;
+        self
+    }
+
+    /// Whether it plays nodes in containers.
+    pub(crate) fn in_container(&self) -> bool {
+        self.platform_mode == "container"
     }
 }

@@ -53,6 +53,11 @@ impl Profile {
         self >= Self::V1_13
     }
 
+    /// Whether a snapshot is restored onto a node with several advertised addresses (1.10.5, 1.11).
+    pub(crate) fn restores_many_addresses(self) -> bool {
+        self >= Self::V1_10
+    }
+
     /// Whether leaving keeps the data directory itself (1.14).
     pub(crate) fn keeps_directory(self) -> bool {
         self >= Self::V1_14

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::certificates::Authority;
 use crate::etcd::EtcdService;
@@ -60,6 +61,9 @@ pub(crate) struct NodeState {
     pub(crate) up: watch::Sender<bool>,
     pub(crate) switches: Mutex<Switches>,
     pub(crate) etcd: Arc<tokio::sync::Mutex<EtcdService>>,
+    /// What brings etcd up: it may wait for a bootstrap or a cluster to join. Beside the service, so that it can be ended
+    /// whatever it holds.
+    pub(crate) booting: Mutex<Option<JoinHandle<()>>>,
     /// Whether a reset is under way.
     pub(crate) resetting: AtomicBool,
 }
@@ -72,6 +76,20 @@ impl World {
 
     pub(crate) fn control_planes(&self) -> impl Iterator<Item = &NodeState> {
         self.nodes.iter().filter(|node| node.kind == Kind::ControlPlane)
+    }
+
+    /// Whether a node is of the kind that bootstraps by itself.
+    pub(crate) fn is_init(&self, node: &NodeState) -> bool {
+        self.options.init_node && node.index == 0
+    }
+
+    /// The addresses that a node's etcd advertises; those beyond the first are of a network for documentation (RFC 5737).
+    pub(crate) fn advertised(&self, node: &NodeState) -> Vec<Ipv4Addr> {
+        let more = (1..self.options.advertised).map(|number| {
+            let octet = |number: usize| u8::try_from(number).unwrap();
+            Ipv4Addr::new(192, 0, 2, octet(10 * (node.index + 1) + number))
+        });
+        std::iter::once(node.ip).chain(more).collect()
     }
 
     pub(crate) fn record(&self, call: Call) {
@@ -91,6 +109,15 @@ impl NodeState {
 
     pub(crate) fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+
+    /// Ends what brings etcd up, and waits until it has let go of everything.
+    pub(crate) async fn halt_boot(&self) {
+        let booting = self.booting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(booting) = booting {
+            booting.abort();
+            let _aborted = booting.await;
+        }
     }
 
     pub(crate) fn is_resetting(&self) -> bool {

@@ -2,12 +2,12 @@
 //!
 //! Source: reference Talos `internal/app/machined/pkg/system/services/etcd.go` (PreFunc, argsForControlPlane, join loop).
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::etcd::{Cluster, Intent, POLL, Place};
+use crate::etcd::{Cluster, Intent, POLL, Place, peer_url};
 use crate::world::{NodeState, World};
 
 /// Time for one attempt: etcd waits as long as its caller for a change that was lost with a leader.
@@ -16,19 +16,21 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// Begins to bring etcd up, in the background.
 pub(crate) async fn boot(world: &Arc<World>, index: usize) {
     let Some(node) = world.nodes.get(index) else { return };
+    node.halt_boot().await;
     let mut etcd = node.etcd.lock().await;
-    if let Some(before) = etcd.booting.take() {
-        before.abort();
-    }
+    // Another boot may have begun while this one waited for the service.
+    node.halt_boot().await;
+    etcd.end_tool();
     etcd.enter("Preparing", "Running pre state");
     let task = tokio::spawn(bring_up(Arc::clone(world), index));
-    etcd.booting = Some(task.abort_handle());
+    *node.booting.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
 }
 
 /// Ends everything that lives in a node's memory and begins anew from its disk.
 pub(crate) async fn reboot(world: &Arc<World>, index: usize) {
     let Some(node) = world.nodes.get(index) else { return };
     node.up.send_replace(false);
+    node.halt_boot().await;
     {
         let mut etcd = node.etcd.lock().await;
         etcd.intent = None;
@@ -66,7 +68,7 @@ async fn bring_up(world: Arc<World>, index: usize) {
     };
     let failed = match way {
         Way::Data => node.etcd.lock().await.start(&Cluster::Data).await.err(),
-        Way::Bootstrap(intent) => bootstrap(node, intent).await.err(),
+        Way::Bootstrap(intent) => bootstrap(&world, node, intent).await.err(),
         Way::Join(client, cluster) => join(node, &client, cluster).await.err(),
     };
     if let Some(why) = failed {
@@ -82,6 +84,9 @@ async fn way(world: &World, node: &NodeState) -> Option<Way> {
         }
         if etcd.place.has_data() {
             return Some(Way::Data);
+        }
+        if world.is_init(node) {
+            return Some(Way::Bootstrap(Intent { recover: false, skip_hash_check: false }));
         }
     }
     for other in world.control_planes().filter(|other| other.index != node.index) {
@@ -103,18 +108,43 @@ async fn way(world: &World, node: &NodeState) -> Option<Way> {
     None
 }
 
-async fn bootstrap(node: &NodeState, intent: Intent) -> Result<(), String> {
-    let mut etcd = node.etcd.lock().await;
-    if !intent.recover {
+async fn bootstrap(world: &World, node: &NodeState, intent: Intent) -> Result<(), String> {
+    if intent.recover {
+        restore(world, node, intent.skip_hash_check).await.map_err(|why| format!("Failed to run pre stage: {why}"))?;
+        return node.etcd.lock().await.start(&Cluster::Data).await;
+    }
+    {
+        let mut etcd = node.etcd.lock().await;
         let cluster = Cluster::New(etcd.place.pair());
-        return etcd.start(&cluster).await;
+        etcd.start(&cluster).await
     }
-    if !etcd.place.recovery.is_file() {
-        return Err("Failed to run pre stage: error verifying snapshot: stat /var/lib/etcd.snapshot: no such file or directory".to_owned());
+}
+
+/// Runs etcd's tool on what was uploaded. The service is not held meanwhile: a reboot can strike at any moment.
+async fn restore(world: &World, node: &NodeState, skip_hash_check: bool) -> Result<(), String> {
+    let takes = node.switches().restore_takes;
+    tokio::time::sleep(takes).await;
+    {
+        let mut etcd = node.etcd.lock().await;
+        if !etcd.place.recovery.is_file() {
+            return Err("error verifying snapshot: stat /var/lib/etcd.snapshot: no such file or directory".to_owned());
+        }
+        let urls: Vec<String> = world.advertised(node).into_iter().map(peer_url).collect();
+        let name = &etcd.place.hostname;
+        // Before 1.10.5 the addresses were joined behind one name, which etcd takes apart at the wrong places. Later ones have the
+        // name before each; the double's etcd has the first one alone.
+        let (cluster, peers) = match world.options.profile.restores_many_addresses() {
+            true => (etcd.place.pair(), etcd.place.peer_url()),
+            false => (format!("{name}={}", urls.join(",")), urls.join(",")),
+        };
+        etcd.begin_restore(skip_hash_check, &cluster, &peers);
     }
-    let restored = etcd.restore(intent.skip_hash_check);
-    restored.map_err(|why| format!("Failed to run pre stage: error recovering from the snapshot: {why}"))?;
-    etcd.start(&Cluster::Data).await
+    loop {
+        if let Some(restored) = node.etcd.lock().await.restored() {
+            return restored.map_err(|why| format!("error recovering from the snapshot: {why}"));
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Makes the node a learner of the cluster, unless an attempt before this one did; the cluster it then is one of.
@@ -142,7 +172,8 @@ async fn join(node: &NodeState, client: &etcd_api::Client, cluster: Cluster) -> 
             let Some(member) = list.members.into_iter().find(|member| is_own(member, &own)) else {
                 return Err("the member was removed before it was promoted".to_owned());
             };
-            if !member.is_learner || matches!(timeout(ATTEMPT, client.member_promote(member.id)).await, Ok(Ok(_))) {
+            let promoting = member.is_learner && !node.switches().never_promote;
+            if !member.is_learner || promoting && matches!(timeout(ATTEMPT, client.member_promote(member.id)).await, Ok(Ok(_))) {
                 return Ok(());
             }
         }

@@ -258,6 +258,7 @@ pub(super) async fn leave(world: &World, node: &NodeState) -> Result<Encoder, Fa
         }
         tokio::time::sleep(LEAVE_PAUSE).await;
     }
+    node.halt_boot().await;
     let mut etcd = node.etcd.lock().await;
     etcd.stop("Finished", "Service finished successfully");
     etcd.wipe(world.options.profile.keeps_directory());

@@ -15,7 +15,8 @@ pub(super) fn version(world: &World) -> Encoder {
         .bytes(version_info::GO_VERSION, "none")
         .bytes(version_info::OS, "linux")
         .bytes(version_info::ARCH, "amd64");
-    let platform = Encoder::new().bytes(platform_info::NAME, "metal").bytes(platform_info::MODE, "metal");
+    let platform =
+        Encoder::new().bytes(platform_info::NAME, &world.options.platform_mode).bytes(platform_info::MODE, &world.options.platform_mode);
     Encoder::new()
         .message(version_fields::VERSION, version)
         .message(version_fields::PLATFORM, platform)
@@ -33,9 +34,11 @@ pub(super) fn memory() -> Encoder {
     Encoder::new().message(memory_fields::MEMINFO, info)
 }
 
-/// `/var`, with the room that the double's own filesystem has.
-pub(super) fn mounts(node: &NodeState) -> Encoder {
-    let (size, available) = room(&node.root);
+/// `/var`, with the room that the double's own filesystem has, unless something else is wanted.
+pub(super) fn mounts(world: &World, node: &NodeState) -> Encoder {
+    let (size, free) = room(&node.root);
+    let size = world.options.ephemeral_size.unwrap_or(size);
+    let available = node.switches().available.unwrap_or(free.min(size));
     let var = Encoder::new()
         .bytes(mount_stat::FILESYSTEM, "/dev/vda6")
         .number(mount_stat::SIZE, size)

@@ -10,6 +10,7 @@ mod files;
 mod machine;
 mod recover;
 mod resources;
+mod restart;
 pub(crate) mod rules;
 mod snapshot;
 
@@ -143,12 +144,12 @@ async fn dispatch(world: &Arc<World>, node: &NodeState, path: &str, roles: &[Str
         "EtcdLeaveCluster" => answer(etcd::leave(world, node).await?),
         "EtcdRemoveMemberByID" => answer(etcd::remove(world, &request).await?),
         "Bootstrap" => answer(recover::bootstrap(world, node, &request).await?),
-        "Reset" => answer(recover::reset(world, node, &request)?),
-        "Reboot" => answer(recover::reboot(world, node)),
+        "Reset" => answer(restart::reset(world, node, &request)?),
+        "Reboot" => answer(restart::reboot(world, node)?),
         "Version" => answer(machine::version(world)),
         "Hostname" => answer(machine::hostname(node)),
         "Memory" => answer(machine::memory()),
-        "Mounts" => answer(machine::mounts(node)),
+        "Mounts" => answer(machine::mounts(world, node)),
         "ServiceList" => answer(machine::services(node).await),
         other => return Err(Failure::new(code::UNIMPLEMENTED, format!("the double does not serve {other}"))),
     };

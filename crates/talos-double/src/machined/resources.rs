@@ -21,7 +21,9 @@ type Found = (String, Encoder);
 /// Numbers of the enumerations in specs.
 const READY: u64 = 6;
 const DIRECTORY: u64 = 3;
+const BOOTING: u64 = 1;
 const RUNNING: u64 = 4;
+const RESETTING: u64 = 7;
 
 const CONFIGS: &str = "MachineConfigs.config.talos.dev";
 
@@ -67,7 +69,7 @@ async fn found(world: &World, node: &NodeState, roles: &[String], namespace: &st
     let controls = node.kind == Kind::ControlPlane;
     Ok(match (namespace, kind) {
         ("config", "MachineTypes.config.talos.dev") => {
-            one("machine-type", Encoder::new().number(machine_type_fields::MACHINE_TYPE, machine_type(node)))
+            one("machine-type", Encoder::new().number(machine_type_fields::MACHINE_TYPE, machine_type(world, node)))
         }
         ("config", CONFIGS) => one("v1alpha1", Encoder::new().bytes(machine_config_fields::YAML_MARSHALLED, machine_config(world, node))),
         ("cluster", "Members.cluster.talos.dev") => world.nodes.iter().map(|other| member(world, other)).collect(),
@@ -82,7 +84,7 @@ async fn found(world: &World, node: &NodeState, roles: &[String], namespace: &st
         ("runtime", "VolumeStatuses.block.talos.dev") => {
             volumes(world).iter().map(|volume| (volume.label.to_owned(), volume.spec())).collect()
         }
-        ("runtime", "MachineStatuses.runtime.talos.dev") => one("machine", machine_status()),
+        ("runtime", "MachineStatuses.runtime.talos.dev") => one("machine", machine_status(node).await),
         ("runtime", "TimeStatuses.v1alpha1.talos.dev") => one("node", time_status(node)),
         ("runtime", "Diagnostics.runtime.talos.dev") => {
             let switches = node.switches();
@@ -92,8 +94,9 @@ async fn found(world: &World, node: &NodeState, roles: &[String], namespace: &st
     })
 }
 
-fn machine_type(node: &NodeState) -> u64 {
+fn machine_type(world: &World, node: &NodeState) -> u64 {
     match node.kind {
+        Kind::ControlPlane if world.is_init(node) => 1,
         Kind::ControlPlane => 2,
         Kind::Worker => 3,
     }
@@ -104,7 +107,7 @@ fn member(world: &World, node: &NodeState) -> Found {
         .bytes(cluster_member::NODE_ID, format!("node-{}", node.hostname))
         .message(cluster_member::ADDRESSES, net_ip(node.ip))
         .bytes(cluster_member::HOSTNAME, &node.hostname)
-        .number(cluster_member::MACHINE_TYPE, machine_type(node))
+        .number(cluster_member::MACHINE_TYPE, machine_type(world, node))
         .bytes(cluster_member::OPERATING_SYSTEM, format!("Talos ({})", world.options.profile.tag()));
     let spec = match node.kind {
         Kind::ControlPlane => {
@@ -118,10 +121,9 @@ fn member(world: &World, node: &NodeState) -> Found {
 fn etcd_spec(world: &World, node: &NodeState) -> Encoder {
     let options = &world.options;
     let image = format!("registry.k8s.io/etcd:v{}", options.etcd.full());
-    let spec = Encoder::new()
-        .bytes(etcd_spec_fields::NAME, &node.hostname)
-        .message(etcd_spec_fields::ADVERTISED_ADDRESSES, net_ip(node.ip))
-        .bytes(etcd_spec_fields::IMAGE, image);
+    let spec = Encoder::new().bytes(etcd_spec_fields::NAME, &node.hostname).bytes(etcd_spec_fields::IMAGE, image);
+    let advertised = world.advertised(node).into_iter();
+    let spec = advertised.fold(spec, |spec, ip| spec.message(etcd_spec_fields::ADVERTISED_ADDRESSES, net_ip(ip)));
     let Some(quota) = options.quota else { return spec };
     let flag = Encoder::new().bytes(entry::KEY, "quota-backend-bytes");
     if options.profile.flag_lists() {
@@ -162,18 +164,27 @@ impl Volume {
 /// The volumes of every node. `ETCD` is there since 1.11, as a directory or a partition.
 pub(super) fn volumes(world: &World) -> Vec<Volume> {
     const GIB: u64 = 1 << 30;
+    let options = &world.options;
     let volume = |label, partition, size| Volume { label, partition, size };
     vec![
-        volume("EPHEMERAL", Some("/dev/vda6"), 20 * GIB),
+        volume("EPHEMERAL", Some("/dev/vda6"), options.ephemeral_size.unwrap_or(20 * GIB)),
         volume("STATE", Some("/dev/vda5"), 100 << 20),
         volume("META", Some("/dev/vda4"), 1 << 20),
-        volume("ETCD", world.options.etcd_partition.then_some("/dev/vda7"), 10 * GIB),
+        volume("ETCD", options.etcd_partition.then_some("/dev/vda7"), options.etcd_size),
     ]
 }
 
-fn machine_status() -> Encoder {
-    let status = Encoder::new().flag(machine_status_status::READY, true);
-    Encoder::new().number(machine_status_fields::STAGE, RUNNING).message(machine_status_fields::STATUS, status)
+/// The boot of a control plane node ends when etcd is up for the first time (`StartAllServices` waits for every service to be up
+/// or finished).
+async fn machine_status(node: &NodeState) -> Encoder {
+    let been_up = node.etcd.lock().await.events.iter().any(|event| matches!(event.state, "Running" | "Finished"));
+    let stage = match (node.is_resetting(), node.kind) {
+        (true, _) => RESETTING,
+        (false, Kind::ControlPlane) if !been_up => BOOTING,
+        (false, _) => RUNNING,
+    };
+    let status = Encoder::new().flag(machine_status_status::READY, stage == RUNNING);
+    Encoder::new().number(machine_status_fields::STAGE, stage).message(machine_status_fields::STATUS, status)
 }
 
 /// A real node counts an epoch more each time its clock jumps; here it has jumped once.
@@ -187,7 +198,11 @@ fn time_status(node: &NodeState) -> Encoder {
 fn machine_config(world: &World, node: &NodeState) -> String {
     use base64::Engine;
     let base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
-    let kind = if node.kind == Kind::ControlPlane { "controlplane" } else { "worker" };
+    let kind = match node.kind {
+        Kind::ControlPlane if world.is_init(node) => "init",
+        Kind::ControlPlane => "controlplane",
+        Kind::Worker => "worker",
+    };
     let (os, etcd) = (&world.os.pair, &world.etcd.pair);
     let (os_key, etcd_part) = match node.kind {
         Kind::ControlPlane => (base64(&os.key), format!("    ca:\n      crt: {}\n      key: {}\n", base64(&etcd.cert), base64(&etcd.key))),

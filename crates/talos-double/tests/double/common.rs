@@ -1,11 +1,14 @@
 //! What the tests of the client against the double share.
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lifeboat_tests::peers::skipped;
 use lifeboat_tests::{EtcdVersion, Workload};
-use talos_api::{Client, Error, ErrorKind, Node, NodeName, Options as ClientOptions, Selection, SnapshotStream, Talosconfig};
+use talos_api::{
+    Client, Error, ErrorKind, Node, NodeName, Options as ClientOptions, ResetRequest, Selection, Service, SnapshotStream, Talosconfig,
+};
 use talos_double::{Options, TalosDouble};
 
 /// Longer than any test takes on a slow machine: what waits for ever fails.
@@ -87,4 +90,59 @@ pub(crate) async fn upload(node: &Node, file: &[u8]) -> Result<(), Error> {
 #[track_caller]
 pub(crate) fn kind<T: std::fmt::Debug>(outcome: Result<T, Error>) -> ErrorKind {
     outcome.expect_err("it must fail").kind().clone()
+}
+
+/// How a reset before a recovery is asked for.
+pub(crate) fn wipe(label: &str) -> ResetRequest {
+    ResetRequest { graceful: false, reboot: true, wipe: vec![label.to_owned()] }
+}
+
+/// The state of a node's etcd once it is one of these.
+pub(crate) async fn reach(node: &Node, states: &[&str]) -> Service {
+    loop {
+        // A node that restarts does not answer meanwhile.
+        if let Ok(Some(service)) = node.service("etcd").await
+            && states.contains(&service.state.as_str())
+        {
+            return service;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Resets a node and waits until it has come back with another boot id.
+pub(crate) async fn reset(node: &Node, request: ResetRequest) {
+    let before = node.boot_id().await.unwrap();
+    assert!(!node.reset(request).await.unwrap().is_empty());
+    reborn(node, &before).await;
+}
+
+/// Waits until a node was started again after the boot with this id.
+pub(crate) async fn reborn(node: &Node, before: &str) {
+    loop {
+        if let Ok(id) = node.boot_id().await
+            && id != before
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A node that waits for a bootstrap.
+pub(crate) fn waiting() -> Option<TalosDouble> {
+    start(Options::default().not_bootstrapped(), EtcdVersion::V3_6)
+}
+
+/// A snapshot of some other cluster.
+pub(crate) fn taken() -> Option<Vec<u8>> {
+    static TAKEN: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let take = || {
+        let double = start(Options::default(), EtcdVersion::V3_6)?;
+        Some(block_on(async {
+            fill(&double, 29).await;
+            snapshot(&admin(&double, 0)).await.unwrap()
+        }))
+    };
+    TAKEN.get_or_init(take).clone()
 }

@@ -1,48 +1,10 @@
 //! From a snapshot back to a cluster, through the calls a recovery makes, with the traps on the way.
 
-use std::time::Duration;
-
-use crate::common::{admin, block_on, fill, kind, snapshot, start, upload};
+use crate::common::{admin, block_on, fill, kind, reach, reset, snapshot, start, taken, upload, waiting, wipe};
 use bytes::Bytes;
 use lifeboat_tests::{EtcdVersion, dump_all};
-use talos_api::{Error, ErrorClass, ErrorKind, Node, ResetRequest, Service};
-use talos_double::{Options, Profile, TalosDouble};
-
-/// How a reset before a recovery is asked for.
-fn wipe(label: &str) -> ResetRequest {
-    ResetRequest { graceful: false, reboot: true, wipe: vec![label.to_owned()] }
-}
-
-/// The state of a node's etcd once it is one of these.
-async fn reach(node: &Node, states: &[&str]) -> Service {
-    loop {
-        // A node that restarts does not answer meanwhile.
-        if let Ok(Some(service)) = node.service("etcd").await
-            && states.contains(&service.state.as_str())
-        {
-            return service;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Resets a node and waits until it has come back with another boot id.
-async fn reset(node: &Node, request: ResetRequest) {
-    let before = boot_id(node).await.unwrap();
-    assert!(!node.reset(request).await.unwrap().is_empty());
-    loop {
-        if let Ok(id) = boot_id(node).await
-            && id != before
-        {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn boot_id(node: &Node) -> Result<Vec<u8>, Error> {
-    node.read("/proc/sys/kernel/random/boot_id").await?.collect(100).await
-}
+use talos_api::{ErrorClass, ErrorKind};
+use talos_double::{Options, Profile};
 
 #[test]
 fn a_lost_cluster_comes_back_from_its_snapshot() {
@@ -88,10 +50,6 @@ fn a_lost_cluster_comes_back_from_its_snapshot() {
     }
 }
 
-fn waiting() -> Option<TalosDouble> {
-    start(Options::default().not_bootstrapped(), EtcdVersion::V3_6)
-}
-
 #[test]
 fn a_new_cluster_is_bootstrapped() {
     let Some(double) = waiting() else { return };
@@ -104,15 +62,6 @@ fn a_new_cluster_is_bootstrapped() {
         double.wait_healthy(0);
         assert_eq!(node.etcd_members(true).await.unwrap().len(), 1);
     });
-}
-
-/// A snapshot of some other cluster.
-fn taken() -> Option<Vec<u8>> {
-    let double = start(Options::default(), EtcdVersion::V3_6)?;
-    Some(block_on(async {
-        fill(&double, 29).await;
-        snapshot(&admin(&double, 0)).await.unwrap()
-    }))
 }
 
 #[test]
