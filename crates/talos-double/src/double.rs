@@ -63,7 +63,7 @@ impl TalosDouble {
     }
 
     /// Runs something on the double's own runtime and waits for it, from any thread.
-    fn block_on<T, F, Fut>(&self, work: F) -> T
+    pub(crate) fn block_on<T, F, Fut>(&self, work: F) -> T
     where
         T: Send + 'static,
         F: FnOnce(Arc<World>) -> Fut + Send + 'static,

@@ -15,6 +15,7 @@
 
 mod apid;
 mod certificates;
+mod disaster;
 mod double;
 mod etcd;
 mod machined;

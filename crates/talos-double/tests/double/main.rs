@@ -3,6 +3,7 @@
 
 mod changes;
 mod common;
+mod disasters;
 mod machine;
 mod raw;
 mod reads;
