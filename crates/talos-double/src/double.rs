@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::apid;
+use crate::balancer;
 use crate::certificates::{self, Authority, Use, Validity};
 use crate::etcd::{Cluster, EtcdService, POLL, Place};
 use crate::machined::boot;
@@ -50,6 +51,9 @@ impl TalosDouble {
         double.block_on(|world| async move {
             for node in &world.nodes {
                 apid::listen(&world, node.index).await;
+            }
+            if let Some(ip) = world.load_balancer {
+                balancer::listen(&world, ip).await;
             }
             if world.options.bootstrapped {
                 start_cluster(&world).await;
@@ -148,6 +152,13 @@ impl TalosDouble {
     #[must_use]
     pub fn virtual_ip(&self) -> Option<Ipv4Addr> {
         self.world.virtual_ip
+    }
+
+    /// The address of the load balancer: on apid's port it hands each connection to the next control plane node that is up. It
+    /// belongs to no node, and the talosconfig does not name it.
+    #[must_use]
+    pub fn load_balancer(&self) -> Ipv4Addr {
+        self.world.load_balancer.expect("Options::load_balancer")
     }
 
     /// The directory that stands for a node's root.
@@ -295,11 +306,12 @@ impl fmt::Debug for TalosDouble {
 fn world(options: Options, dir: &Path) -> World {
     assert!(options.control_planes >= 1, "a cluster has a control plane");
     let count = options.control_planes + options.workers;
-    let mut addresses = network::addresses(count + usize::from(options.virtual_ip));
+    let mut addresses = network::addresses(count + usize::from(options.virtual_ip) + usize::from(options.load_balancer));
+    let load_balancer = options.load_balancer.then(|| addresses.pop()).flatten();
     let virtual_ip = options.virtual_ip.then(|| addresses.pop()).flatten();
     let (os, etcd) = (Authority::new("talos", &rcgen::PKCS_ED25519), Authority::new("etcd", &rcgen::PKCS_ECDSA_P256_SHA256));
     let nodes = addresses.into_iter().enumerate().map(|(index, ip)| node(&options, dir, index, ip, &etcd)).collect();
-    World { options, nodes, virtual_ip, os, etcd, calls: Mutex::default() }
+    World { options, nodes, virtual_ip, load_balancer, os, etcd, calls: Mutex::default() }
 }
 
 fn node(options: &Options, dir: &Path, index: usize, ip: Ipv4Addr, authority: &Authority) -> NodeState {

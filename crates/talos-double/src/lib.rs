@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "a panic with a message is how a test fails")]
 
 mod apid;
+mod balancer;
 mod certificates;
 mod disaster;
 mod double;

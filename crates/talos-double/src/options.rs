@@ -21,6 +21,7 @@ pub struct Options {
     pub(crate) etcd_size: u64,
     pub(crate) platform_mode: String,
     pub(crate) init_node: bool,
+    pub(crate) load_balancer: bool,
 }
 
 impl Default for Options {
@@ -40,6 +41,7 @@ impl Default for Options {
             etcd_size: 10 << 30,
             platform_mode: "metal".to_owned(),
             init_node: false,
+            load_balancer: false,
         }
     }
 }
@@ -141,6 +143,13 @@ impl Options {
     #[must_use]
     pub fn init_node(mut self) -> Self {
         self.init_node = true;
+        self
+    }
+
+    /// A load balancer in front of the control plane nodes' apid ([`TalosDouble::load_balancer`](crate::TalosDouble::load_balancer)).
+    #[must_use]
+    pub fn load_balancer(mut self) -> Self {
+        self.load_balancer = true;
         self
     }
 

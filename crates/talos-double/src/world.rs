@@ -45,6 +45,7 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) virtual_ip: Option<Ipv4Addr>,
+    pub(crate) load_balancer: Option<Ipv4Addr>,
     pub(crate) os: Authority,
     pub(crate) etcd: Authority,
     pub(crate) calls: Mutex<Vec<Call>>,

@@ -16,7 +16,7 @@ use crate::world::World;
 
 /// A node's side of TLS: a certificate for its addresses; clients must show one of the same authority.
 pub(super) fn acceptor(world: &World, node: usize) -> TlsAcceptor {
-    let addresses: Vec<_> = [Some(world.nodes[node].ip), world.virtual_ip].into_iter().flatten().collect();
+    let addresses: Vec<_> = [Some(world.nodes[node].ip), world.virtual_ip, world.load_balancer].into_iter().flatten().collect();
     let pair = world.os.issue(&world.nodes[node].hostname, &[], &addresses, Use::Server, Validity::Now);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();

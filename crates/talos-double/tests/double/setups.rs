@@ -1,8 +1,10 @@
 //! Clusters that are set up in ways a recovery must look out for.
 
-use crate::common::{admin, block_on, reach, reset, start, taken, upload, wipe};
+use std::collections::BTreeSet;
+
+use crate::common::{admin, block_on, client_through, kind, node, reach, reset, select, start, taken, upload, wipe};
 use lifeboat_tests::EtcdVersion;
-use talos_api::{ErrorClass, ErrorKind, MachineType};
+use talos_api::{ErrorClass, ErrorKind, MachineType, Selection};
 use talos_double::{Options, Profile};
 
 #[test]
@@ -80,5 +82,36 @@ fn an_init_node_bootstraps_itself_whenever_it_is_empty() {
         reset(&first, wipe("EPHEMERAL")).await;
         double.wait_healthy(0);
         assert_eq!(first.etcd_members(true).await.unwrap().len(), 1, "a new cluster, which nobody asked for");
+    });
+}
+
+#[test]
+fn a_load_balancer_leads_to_each_control_plane_node_in_turn() {
+    let options = Options::default().control_planes(3).workers(1).not_bootstrapped().load_balancer();
+    let Some(double) = start(options, EtcdVersion::V3_6) else { return };
+    let balancer = double.load_balancer().to_string();
+    assert!((0..double.nodes()).all(|node| double.node_ip(node) != double.load_balancer()));
+    block_on(async {
+        // Without a node named, whoever is behind the connection answers; each client makes one of its own.
+        let talosconfig = double.talosconfig_for(&["os:admin"], &[&balancer], &[]);
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            seen.push(select(&talosconfig, Selection::default()).at_endpoints()[0].hostname().await.unwrap());
+        }
+        assert_eq!(seen[..3], seen[3..]);
+        assert_eq!(seen.iter().map(String::as_str).collect::<BTreeSet<_>>(), ["cp-1", "cp-2", "cp-3"].into());
+        // A node that is named is reached through whichever.
+        let through = client_through(&double, "admin", std::slice::from_ref(&balancer));
+        assert_eq!(node(&double, &through, 3).hostname().await.unwrap(), "worker-1");
+        for index in [0, 1] {
+            double.set_up(index, false);
+        }
+        for _ in 0..3 {
+            let next = select(&talosconfig, Selection::default());
+            assert_eq!(next.at_endpoints()[0].hostname().await.unwrap(), "cp-3", "what is down is passed over");
+        }
+        double.set_up(2, false);
+        let nobody = select(&talosconfig, Selection::default()).at_endpoints()[0].hostname().await;
+        assert!(matches!(kind(nobody), ErrorKind::Link(_)));
     });
 }
