@@ -95,7 +95,10 @@ pub fn edit(database: &Path, plan: &RestorePlan, cluster: Option<&ClusterSpec>) 
     if let Some(target) = edits.bump.filter(|target| *target <= inspection.revision) {
         return Err(bump_failure(target, inspection.revision));
     }
-    let (mut opened, report) = apply_edits(opened, &edits).map_err(|error| unsound(&error))?;
+    let (mut opened, report) = apply_edits(opened, &edits).map_err(|error| match error {
+        etcd_store::Error::TooManyDropped => too_many_of_talos(&error),
+        _ => unsound(&error),
+    })?;
     let mut added = report.leases_added;
     for _ in 0..MAX_LEASE_ROUNDS {
         if missing.total <= missing.items.len() as u64 {
@@ -114,6 +117,12 @@ fn bump_failure(target: Revision, revision: Revision) -> Failure {
     Failure::usage(format!("revision {target} is not beyond {revision}, where the backup ends"))
         .cause("a restored cluster must begin after everything that was ever handed out: choose a larger --bump-revision, or none")
         .again()
+}
+
+fn too_many_of_talos(error: &etcd_store::Error) -> Failure {
+    Failure::failed("Talos's own keys cannot be dropped: there are more than Talos ever has")
+        .cause(format!("{error}; with them the file can be restored all the same"))
+        .again_without("--for")
 }
 
 fn file_failure(error: &FileError) -> Failure {

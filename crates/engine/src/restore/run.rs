@@ -317,22 +317,13 @@ async fn restore_file(
     path: &Path,
     progress: &Arc<dyn Progress>,
 ) -> Outcome<Option<Edited>> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let hidden = Hidden::beside(path);
     let untouched = plan.target_revision.is_none();
     write_database(object, manifest, &request.place, hidden.path(), untouched, progress).await?;
     let (plan, path) = (plan.clone(), path.to_owned());
     on_thread("finish", move || {
-        let temporary = hidden.path();
-        let edited = if untouched { None } else { Some(file_edit::edit(temporary, &plan)?) };
-        let publish = || {
-            disk::File::open_read_write(temporary)?.sync()?;
-            disk::rename_no_replace(temporary, &path)?;
-            disk::sync_dir(&directory)
-        };
-        publish().map_err(|error| {
-            Failure::failed(format!("the snapshot file cannot be put in place: {error}")).object(path.display()).again()
-        })?;
+        let edited = if untouched { None } else { Some(file_edit::edit(hidden.path(), &plan)?) };
+        file_edit::publish(hidden.path(), &path)?;
         Ok(edited)
     })
     .await

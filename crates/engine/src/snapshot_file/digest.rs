@@ -6,8 +6,8 @@ use std::path::Path;
 use bbolt::ReadAt;
 use ring::digest::{Context, SHA256};
 
-use super::{ANOTHER, STEP};
-use crate::failure::{Code, Failure};
+use super::{ANOTHER, Opened, STEP};
+use crate::failure::{Code, Failure, Outcome};
 
 /// What comparing a file's content with its trailer showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,21 @@ pub enum Trailer {
     Matches,
     /// The file has none: it was copied from a data directory, or was cut.
     Absent,
+    /// They do not agree, and the file was taken all the same because that was asked for.
+    Differs,
+}
+
+/// Compares the digest of a file's database with the trailer, if it has one.
+///
+/// # Errors
+/// [`crate::Code::Unproven`] where they do not agree, unless `skip_hash_check`.
+pub(super) fn compare(opened: &Opened, path: &Path, computed: &[u8; 32], skip_hash_check: bool) -> Outcome<Trailer> {
+    match &opened.layout.trailer {
+        None => Ok(Trailer::Absent),
+        Some(trailer) if trailer == computed => Ok(Trailer::Matches),
+        Some(_) if skip_hash_check => Ok(Trailer::Differs),
+        Some(trailer) => Err(mismatch(path, trailer, computed)),
+    }
 }
 
 /// SHA-256 over the first `length` bytes.

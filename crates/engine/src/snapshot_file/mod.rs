@@ -3,8 +3,11 @@
 //! What differs from etcd's own tools is only what protects: the digest is compared while saving and before every use, the structure is proven before
 //! a file gets its name, files appear complete and durable or not at all, and nothing but the result is ever written to.
 
+mod copy;
 mod digest;
+mod facts;
 mod hash;
+mod prepare;
 mod restore;
 mod save;
 mod status;
@@ -14,14 +17,16 @@ mod tests;
 use std::io;
 use std::path::Path;
 
-use bbolt::ReadAt;
+use bbolt::{Database, ReadAt};
 use etcd_store::DatabaseFile;
 use etcd_store::snapshot_file::SnapshotLayout;
 
 use crate::failure::{Code, Failure, Outcome};
 
 pub use digest::Trailer;
+pub use facts::{Facts, facts};
 pub use hash::hash_kv;
+pub use prepare::{PrepareRequest, Prepared, prepare};
 pub use restore::{RestoreRequest, Restored, restore};
 pub use save::{SaveRequest, Saved, Target, save};
 pub use status::{Status, status};
@@ -63,6 +68,20 @@ impl Opened {
         let layout = SnapshotLayout::read(&file).map_err(|error| unreadable(&error))?;
         Ok(Self { file, layout })
     }
+
+    /// The same, for a file that is to be restored: one without trailer is refused unless `skip_hash_check`, for nobody knows whether it is whole.
+    fn open_whole(path: &Path, skip_hash_check: bool) -> Outcome<Self> {
+        let opened = Self::open(path)?;
+        if opened.layout.trailer.is_none() && !skip_hash_check {
+            // A file that was cut shows it here already; to take it without its trailer would not help.
+            Database::open(&opened.file).map_err(|error| unsound(path, &chain(&error)))?;
+            return Err(Failure::failed("the snapshot has no SHA-256 trailer, so nobody knows whether it is whole")
+                .object(path.display())
+                .cause("it was copied from a data directory, or it was cut; --skip-hash-check takes it as it is")
+                .again_with(["--skip-hash-check"]));
+        }
+        Ok(opened)
+    }
 }
 
 /// The failure of a database whose content is not what etcd writes.
@@ -91,7 +110,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Proves that a file holds a database with a sound structure, and that it is etcd's.
 fn prove<S: ReadAt>(source: &S) -> Result<(), etcd_store::Error> {
-    let database = bbolt::Database::open(source)?;
+    let database = Database::open(source)?;
     database.check()?;
     match database.bucket(etcd_store::schema::bucket::KEY.as_bytes())? {
         Some(_) => Ok(()),

@@ -5,19 +5,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use bbolt::{Database, ReadAt};
+use bbolt::Database;
 use etcd_store::cluster::{ClusterSpec, parse_initial_cluster};
 use etcd_store::id::{ClusterId, MemberId, Revision};
 use etcd_store::peer_url::PeerUrl;
 use etcd_store::restore::{Bump, Edits, apply_edits, write_member_files};
 use etcd_store::schema::Alarm;
 use etcd_store::{DatabaseFile, Inspection, Options, wal};
-use ring::digest::{Context, SHA256};
 
-use super::{Opened, STEP, STEPS_WAITING, chain, digest, unsound};
+use super::{Opened, chain, copy, digest, unsound};
 use crate::failure::{Code, Failure, Outcome};
 use crate::progress::Progress;
 use crate::restore::target::{Found, Site, survey};
@@ -84,7 +83,7 @@ pub async fn restore(request: RestoreRequest, progress: Arc<dyn Progress>) -> Ou
     let cluster = cluster(&request)?;
     let leftovers = check_data_dir(&request.data_dir)?;
     let wal_dir = check_wal_dir(&request)?;
-    let opened = open(&request)?;
+    let opened = Opened::open_whole(&request.snapshot, request.skip_hash_check)?;
     let building = Building::begin(&request.data_dir, wal_dir)?;
     let site = Arc::clone(&building.0);
     let restored = on_thread("restore", move || {
@@ -140,19 +139,6 @@ fn check_wal_dir(request: &RestoreRequest) -> Outcome<Option<PathBuf>> {
     }
 }
 
-fn open(request: &RestoreRequest) -> Outcome<Opened> {
-    let opened = Opened::open(&request.snapshot)?;
-    if opened.layout.trailer.is_none() && !request.skip_hash_check {
-        // A file that was cut shows it here already; to take it without its trailer would not help.
-        Database::open(&opened.file).map_err(|error| unsound(&request.snapshot, &chain(&error)))?;
-        return Err(Failure::failed("the snapshot has no SHA-256 trailer, so nobody knows whether it is whole")
-            .object(request.snapshot.display())
-            .cause("it was copied from a data directory, or it was cut; --skip-hash-check takes it as it is")
-            .again_with(["--skip-hash-check"]));
-    }
-    Ok(opened)
-}
-
 /// What was begun, until it is put in place. Whoever takes it out decides what becomes of it.
 struct Building(Arc<Mutex<Option<Begun>>>);
 
@@ -202,7 +188,8 @@ impl Work<'_> {
         let held = || begun.lock().unwrap_or_else(PoisonError::into_inner);
         let stopped = || Failure::failed("the restore was stopped");
         let out = self.create(&held().as_ref().ok_or_else(stopped)?.site.database(), opened.layout.database_len)?;
-        self.copy(opened, &out)?;
+        let computed = copy::copy(opened, &self.request.snapshot, &out, "restore", self.progress)?;
+        digest::compare(opened, &self.request.snapshot, &computed, self.request.skip_hash_check)?;
         let (inspection, revision) = self.edit(out)?;
         let mut begun = held();
         if let Err(failure) = self.complete(begun.as_ref().ok_or_else(stopped)?) {
@@ -237,51 +224,6 @@ impl Work<'_> {
         let out = disk::File::create_new(place, 0o600).map_err(cannot)?;
         out.allocate(length).map_err(cannot)?;
         Ok(out)
-    }
-
-    /// Writes the database, without its trailer; hashes on the way.
-    fn copy(&self, opened: &Opened, out: &disk::File) -> Outcome<()> {
-        let length = opened.layout.database_len;
-        opened.file.file().advise_sequential();
-        let (copied, computed) = thread::scope(|scope| {
-            let (steps, to_hash) = mpsc::sync_channel::<Arc<Vec<u8>>>(STEPS_WAITING);
-            let hashing = scope.spawn(move || {
-                let mut hash = Context::new(&SHA256);
-                to_hash.iter().for_each(|step| hash.update(&step));
-                digest::finish(hash)
-            });
-            let copied = self.copy_steps(opened, length, out, &steps);
-            drop(steps);
-            (copied, hashing.join())
-        });
-        self.progress.done();
-        copied?;
-        let computed = computed.map_err(|_| Failure::failed("the thread that hashes ended unexpectedly; this is a bug in Lifeboat"))?;
-        match opened.layout.trailer {
-            Some(trailer) if trailer != computed && !self.request.skip_hash_check => {
-                Err(digest::mismatch(&self.request.snapshot, &trailer, &computed))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn copy_steps(&self, opened: &Opened, length: u64, out: &disk::File, hashed: &mpsc::SyncSender<Arc<Vec<u8>>>) -> Outcome<()> {
-        let mut offset = 0;
-        while offset < length {
-            let mut step = vec![0; (length - offset).min(STEP as u64) as usize];
-            opened.file.read_exact_at(&mut step, offset).map_err(|error| {
-                Failure::failed(format!("the snapshot file cannot be read: {error}")).object(self.request.snapshot.display()).again()
-            })?;
-            let step = Arc::new(step);
-            // The thread takes steps until the channel is closed.
-            let _ = hashed.send(Arc::clone(&step));
-            out.write_all_at(&step, offset).map_err(|error| {
-                Failure::failed(format!("the database cannot be written: {error}")).object(out.path().display()).again()
-            })?;
-            offset += step.len() as u64;
-            self.progress.bytes("restore", offset, Some(length));
-        }
-        Ok(())
     }
 
     fn check_room(&self, place: &Path, length: u64) -> Outcome<()> {

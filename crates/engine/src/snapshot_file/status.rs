@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::thread;
 
-use bbolt::Database;
-use etcd_store::{Inspection, Options};
+use etcd_store::Inspection;
 
 use super::digest::{self, Trailer};
-use super::{Opened, chain, unsound};
+use super::facts::inspect;
+use super::{Opened, unsound};
 use crate::failure::{Failure, Outcome};
 
 /// What a snapshot file holds.
@@ -61,11 +61,6 @@ pub fn status(path: &Path) -> Outcome<Status> {
         }
         (Err(error), None) => Err(unsound(path, &error)),
     }
-}
-
-fn inspect(opened: &Opened) -> Result<Inspection, String> {
-    let database = Database::open(&opened.file).map_err(|error| chain(&error))?;
-    etcd_store::inspect(&database, &Options::default()).map_err(|error| chain(&error))
 }
 
 fn describe(inspection: &Inspection, trailer: Trailer) -> Status {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod prepare;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

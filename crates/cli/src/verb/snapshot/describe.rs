@@ -76,6 +76,7 @@ fn status_text(format: Format, compat: Compat, status: &Status) -> Outcome<Strin
                 trailer: match status.trailer {
                     Trailer::Matches => "match",
                     Trailer::Absent => "absent",
+                    Trailer::Differs => "differs",
                 },
             },
         ),
