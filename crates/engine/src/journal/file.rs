@@ -212,6 +212,17 @@ impl<P: Plan> Journal<P> {
         })
     }
 
+    /// What every step of this name that is done left behind, in their order.
+    #[must_use]
+    pub fn all_facts(&self, name: &str) -> Vec<&Facts> {
+        let steps = self.plan.steps().iter().zip(&self.records);
+        let done = steps.filter(|(step, _)| step.name() == name).filter_map(|(_, record)| match &record.standing {
+            Standing::Done(facts) => Some(facts),
+            _ => None,
+        });
+        done.collect()
+    }
+
     /// What a step wanted remembered since it was begun, in every run.
     #[must_use]
     pub fn notes(&self, step: usize) -> &[Facts] {

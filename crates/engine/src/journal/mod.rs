@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 pub use desk::{Desk, Journals};
 pub use file::{Head, Journal, Standing};
-pub use run::{Driver, Notebook, Turn, run};
+pub use run::{Driver, Notebook, Turn, run, run_before};
 
 /// What the first line of every journal says it is.
 pub const SCHEMA: &str = "lifeboat.journal/1";

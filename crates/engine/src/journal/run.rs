@@ -49,6 +49,12 @@ impl<P: Plan> Notebook<'_, P> {
         self.journal.facts(name)
     }
 
+    /// What every step of this name that is done left behind, in their order.
+    #[must_use]
+    pub fn all_facts(&self, name: &str) -> Vec<&Facts> {
+        self.journal.all_facts(name)
+    }
+
     /// What this step wanted remembered so far, in this run and in those before it.
     #[must_use]
     pub fn notes(&self) -> &[Facts] {
@@ -69,7 +75,23 @@ impl<P: Plan> Notebook<'_, P> {
 /// # Errors
 /// What the first step that fails fails with; it is on record then, and the same call tries it again. A journal that cannot be written.
 pub async fn run<P: Plan, D: Driver<P>>(journal: &mut Journal<P>, driver: &mut D, progress: &dyn Progress) -> Outcome<()> {
+    run_before(journal, driver, progress, usize::MAX).await
+}
+
+/// As [`run`], and stops before the step at this place: something is asked first.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_before<P: Plan, D: Driver<P>>(
+    journal: &mut Journal<P>,
+    driver: &mut D,
+    progress: &dyn Progress,
+    end: usize,
+) -> Outcome<()> {
     while let Some(step) = journal.next_step() {
+        if step >= end {
+            return Ok(());
+        }
         let (name, words) = journal.plan().steps().get(step).map(|step| (step.name(), step.words())).unwrap_or_default();
         let of = journal.plan().steps().len();
         let before = journal.standing(step).clone();

@@ -1,0 +1,264 @@
+//! Uploading the file, bootstrapping one node from it, and waiting until etcd really runs.
+//!
+//! Talos answers Bootstrap when the service is started, not when the restore ran. The order to recover lives in the memory of the machine: a reboot before
+//! the restore loses it, one during the restore leaves half of it behind, from which etcd would start. So the boot id is remembered before the call, and
+//! whatever follows under another one is proven or done again.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use talos_api::ErrorKind;
+
+use super::drive::{POLL, Recovery, text};
+use super::evidence::Data;
+use super::plan::{Plan, PlannedNode, Step};
+use super::seen::{self, Seen, see};
+use crate::failure::{Failure, Outcome};
+use crate::journal::{Facts, Notebook, Turn};
+use crate::seal_pipeline::on_thread;
+
+/// Bytes read from the file at a time.
+const PIECE: usize = 1 << 20;
+
+/// What the journal remembers of the last try.
+struct Try {
+    boot_id: String,
+    /// Whether Talos answered OK.
+    answered: bool,
+}
+
+fn last_try(notes: &[Facts]) -> Option<Try> {
+    let note = notes.last()?;
+    let boot_id = note.get("boot_id")?.as_str()?.to_owned();
+    Some(Try { boot_id, answered: note.get("answered").and_then(Value::as_bool) == Some(true) })
+}
+
+impl Recovery {
+    /// Where the plan goes back to when a node has to be wiped anew.
+    pub(super) fn back_to_reset(plan: &Plan, reason: String) -> Turn {
+        let step = plan.steps.iter().position(|step| matches!(step, Step::Reset { .. })).unwrap_or(0);
+        Turn::BackTo { step, reason }
+    }
+
+    fn back_to_upload(plan: &Plan, reason: String) -> Turn {
+        let step = plan.steps.iter().position(|step| matches!(step, Step::Upload { .. })).unwrap_or(0);
+        Turn::BackTo { step, reason }
+    }
+
+    /// A node that holds data although every one was wiped; nothing may be bootstrapped beside it.
+    async fn old_member(&self, plan: &Plan, but: Option<&PlannedNode>) -> Outcome<Option<String>> {
+        for node in plan.nodes.iter().filter(|node| but.is_none_or(|but| but.name != node.name)) {
+            // One that does not answer was seen empty before.
+            if let Ok(seen) = see(&self.node(node)?).await
+                && seen.data != Data::None
+            {
+                return Ok(Some(format!("{} holds data of etcd again: {}", node.name, seen.words())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Carries the step `upload` out.
+    pub(super) async fn upload(&self, notebook: &Notebook<'_, Plan>, node: &PlannedNode, path: &std::path::Path) -> Outcome<Turn> {
+        if let Some(reason) = self.old_member(notebook.plan(), None).await? {
+            return Ok(Self::back_to_reset(notebook.plan(), reason));
+        }
+        let begun = Instant::now();
+        loop {
+            match self.send(node, path).await? {
+                Ok(sent) => return Ok(Turn::Done(Facts::from_iter([text("node", &node.name), ("bytes".to_owned(), sent.into())]))),
+                Err(error) if seen::may_pass(&error) && begun.elapsed() < self.patience => {
+                    self.progress.say(&format!("{}: {}; it is tried again", node.name, error.kind()));
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => return Err(seen::refused("the file cannot be uploaded", &error)),
+            }
+        }
+    }
+
+    async fn send(&self, node: &PlannedNode, path: &std::path::Path) -> Outcome<Result<u64, talos_api::Error>> {
+        let cannot = |error: std::io::Error| {
+            Failure::failed(format!("the file for the upload cannot be read: {error}")).object(path.display()).again()
+        };
+        let file = std::sync::Arc::new(disk::File::open_read(path).map_err(cannot)?);
+        let length = file.len().map_err(cannot)?;
+        let mut upload = match self.node(node)?.etcd_recover().await {
+            Ok(upload) => upload,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut sent = 0;
+        while sent < length {
+            let size = usize::try_from(length - sent).unwrap_or(usize::MAX).min(PIECE);
+            let from = std::sync::Arc::clone(&file);
+            let at = sent;
+            let piece = on_thread("read", move || {
+                let mut piece = vec![0; size];
+                Ok(from.read_exact_at(&mut piece, at).map(|()| piece))
+            });
+            let piece = piece.await?.map_err(cannot)?;
+            if let Err(error) = upload.send(Bytes::from(piece)).await {
+                self.progress.done();
+                return Ok(Err(error));
+            }
+            sent += size as u64;
+            self.progress.bytes("upload", sent, Some(length));
+        }
+        self.progress.done();
+        Ok(upload.finish().await.map(|()| length))
+    }
+
+    /// Carries the step `bootstrap` out: done when etcd runs on the node, from this file.
+    pub(super) async fn bootstrap(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode) -> Outcome<Turn> {
+        let (mut begun, mut since_call) = (Instant::now(), None::<Instant>);
+        let mut last = String::new();
+        loop {
+            let word = match see(&self.node(node)?).await {
+                Ok(seen) => match self.judge(notebook, node, &seen, &mut since_call).await? {
+                    Some(turn) => return Ok(turn),
+                    None => seen.words(),
+                },
+                Err(reason) => format!("it does not answer: {reason}"),
+            };
+            if word != last {
+                self.progress.say(&format!("{}: {word}", node.name));
+                (begun, last) = (Instant::now(), word);
+            }
+            if begun.elapsed() > self.patience {
+                return Err(Failure::failed(format!("etcd does not come up on {}", node.name))
+                    .object(&node.address)
+                    .cause(format!("nothing changed for {} s: {last}", self.patience.as_secs()))
+                    .next(["lifeboat", "etcd", "logs", &node.address]));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// What follows from a look; nothing as long as it is to be waited.
+    async fn judge(
+        &self,
+        notebook: &mut Notebook<'_, Plan>,
+        node: &PlannedNode,
+        seen: &Seen,
+        since_call: &mut Option<Instant>,
+    ) -> Outcome<Option<Turn>> {
+        let tried = last_try(notebook.notes());
+        let same_boot = tried.as_ref().is_some_and(|tried| tried.boot_id == seen.boot_id);
+        if seen.state == "Failed" && (tried.is_some() || seen.data != Data::None) {
+            return self.failed(notebook, node, seen).map(Some);
+        }
+        if seen.is_well() {
+            if same_boot {
+                return Ok(Some(done(node, seen)));
+            }
+            // It runs, and since the order was given the machine started anew: from the whole of the file, from half of it, or from something else.
+            return match self.proven(notebook, node).await {
+                Ok(_) => Ok(Some(done(node, seen))),
+                Err(failure) => {
+                    Ok(Some(Self::back_to_reset(notebook.plan(), format!("{} runs, and not from this file: {failure}", node.name))))
+                }
+            };
+        }
+        if seen.data != Data::None {
+            // The restore is under way, or a start from what it left; with nothing of ours before it is somebody else's.
+            let foreign = tried.is_none().then(|| format!("{} holds data of etcd: {}", node.name, seen.words()));
+            return Ok(foreign.map(|reason| Self::back_to_reset(notebook.plan(), reason)));
+        }
+        match tried {
+            Some(_) if !same_boot => {
+                let reason = format!("{} was rebooted before the restore ran, and with it the order to restore was lost", node.name);
+                Ok(Some(Self::back_to_upload(notebook.plan(), reason)))
+            }
+            Some(tried) => {
+                let waited = since_call.get_or_insert_with(Instant::now).elapsed();
+                // A call that was not answered may not have been made; one that was answered is let work, for a second one would cut it off.
+                if !tried.answered && waited > self.settle {
+                    return self.call(notebook, node, seen, since_call).await.map(|()| None);
+                }
+                let reason = format!("{} has shown nothing of the restore for {} s", node.name, waited.as_secs());
+                Ok((waited > self.ask_again).then(|| Self::back_to_upload(notebook.plan(), reason)))
+            }
+            None => {
+                if let Some(reason) = self.old_member(notebook.plan(), Some(node)).await? {
+                    return Ok(Some(Self::back_to_reset(notebook.plan(), reason)));
+                }
+                self.call(notebook, node, seen, since_call).await.map(|()| None)
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        notebook: &mut Notebook<'_, Plan>,
+        node: &PlannedNode,
+        seen: &Seen,
+        since_call: &mut Option<Instant>,
+    ) -> Outcome<()> {
+        notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id)]))?;
+        let answer = self.node(node)?.bootstrap(true, false).await;
+        *since_call = Some(Instant::now());
+        match answer {
+            Ok(()) => notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id), ("answered".to_owned(), true.into())])),
+            // Whether it took effect shows in the next look.
+            Err(error) if seen::may_pass(&error) || matches!(error.kind(), ErrorKind::AlreadyExists(_)) => {
+                self.progress.say(&format!("{}: {}", node.name, error.kind()));
+                Ok(())
+            }
+            Err(error) => Err(seen::refused("the node was not bootstrapped", &error)),
+        }
+    }
+
+    /// The service says why it failed, and nothing else does. A transfer that was damaged is tried again.
+    fn failed(&self, notebook: &Notebook<'_, Plan>, node: &PlannedNode, seen: &Seen) -> Outcome<Turn> {
+        if last_try(notebook.notes()).is_none() || is_of_transfer(&seen.event) {
+            return Ok(Self::back_to_reset(notebook.plan(), format!("{}: {}", node.name, seen.event)));
+        }
+        if seen.data == Data::None {
+            return Ok(Self::back_to_upload(notebook.plan(), format!("{}: {}", node.name, seen.event)));
+        }
+        Err(Failure::failed(format!("the restore failed on {}", node.name))
+            .object(&node.address)
+            .cause(format!("{}{}; the same command wipes what it left and tries again", seen.event, advice(&seen.event)))
+            .again())
+    }
+}
+
+fn done(node: &PlannedNode, seen: &Seen) -> Turn {
+    let facts = json!({"node": node.name, "boot_id": seen.boot_id});
+    Turn::Done(facts.as_object().cloned().unwrap_or_default())
+}
+
+/// Whether the event tells of a file that did not arrive as it was sent, or was not there.
+fn is_of_transfer(event: &str) -> bool {
+    ["expected sha256", "no such file", "sha256 checksum", "error verifying snapshot", "unexpected EOF", "hash"]
+        .iter()
+        .any(|part| event.contains(part))
+}
+
+fn advice(event: &str) -> &'static str {
+    if event.contains("URL scheme must be") {
+        "; this Talos restores onto no node with several advertised addresses (mended in 1.10.5): set cluster.etcd.advertisedSubnets to one network, or choose another node"
+    } else if event.contains("no space left") {
+        "; its disk is full: choose a node with a larger one"
+    } else if event.contains("storage version") || event.contains("downgrade") {
+        "; the data are of a newer etcd than this Talos runs"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_restore_says_is_told_apart() {
+        assert!(is_of_transfer("error recovering from the snapshot: expected sha256 [1 2], got [3 4]"));
+        assert!(is_of_transfer(
+            "Failed to run pre stage: error verifying snapshot: stat /var/lib/etcd.snapshot: no such file or directory"
+        ));
+        assert!(!is_of_transfer("error recovering from the snapshot: URL scheme must be http, https, unix, or unixs: x"));
+        assert!(advice("URL scheme must be http, https").contains("advertisedSubnets"));
+        assert!(advice("write: no space left on device").contains("full") && advice("x").is_empty());
+    }
+}

@@ -1,0 +1,63 @@
+//! That a running cluster holds what was restored: by a snapshot of it.
+
+use serde_json::{Value, json};
+
+use super::drive::Recovery;
+use super::plan::{Goal, Plan, PlannedNode};
+use crate::access::Access;
+use crate::failure::{Code, Failure, Outcome};
+use crate::journal::Notebook;
+use crate::progress::Silent;
+use crate::seal_pipeline::on_thread;
+use crate::snapshot_file::{self, SaveRequest, Target};
+use crate::talos::TalosOptions;
+use crate::talos::failure::failure;
+
+impl Recovery {
+    /// Takes a snapshot of a node and holds it against the file that was uploaded: sound, at least as far, with the very row that moved its revisions on,
+    /// and with a raft log that reaches as far as its database says. A restore that a reboot cut in half fails the last one: etcd would have started a
+    /// new log under an old database, and dropped every write without a word.
+    pub(super) async fn proven(&self, notebook: &Notebook<'_, Plan>, node: &PlannedNode) -> Outcome<Value> {
+        let path = notebook.plan().directory.join("proof.db");
+        let options = TalosOptions { nodes: vec![node.address.clone()], direct: false, ..self.talos.clone() };
+        let request = SaveRequest {
+            source: Access::Talos(options),
+            keepalive_time: None,
+            keepalive_timeout: None,
+            timeout: None,
+            target: Target::File(path.clone()),
+            check: false,
+        };
+        snapshot_file::save(request, std::sync::Arc::new(Silent)).await?;
+        let file = path.clone();
+        let facts = on_thread("look", move || Ok(snapshot_file::facts(&file, false))).await?;
+        // It was only looked at; what it holds is in the clear.
+        let _ = disk::remove_file(&path);
+        let facts = facts?;
+        let status =
+            self.node(node)?.etcd_status().await.map_err(|error| failure("the restored member does not tell its status", &error))?;
+        let wrong = |what: String| {
+            Failure::new(Code::Unproven, format!("{} does not hold what was restored", node.name)).object(&node.address).cause(what)
+        };
+        if facts.consistent_index > status.raft_applied_index {
+            return Err(wrong(format!(
+                "its database is at raft index {}, and its log at {}: the restore was cut in half",
+                facts.consistent_index, status.raft_applied_index
+            )));
+        }
+        let Goal::Restore { keep_revisions, .. } = &notebook.plan().goal else {
+            return Ok(json!({"revision": facts.revision, "keys": facts.live_keys}));
+        };
+        let prepared = notebook.facts("prepare").cloned().unwrap_or_default();
+        let number = |name: &str| prepared.get(name).and_then(Value::as_i64).unwrap_or(0);
+        let target = number("revision_after");
+        if facts.revision < target {
+            return Err(wrong(format!("it is at revision {}, and the file ended at {target}", facts.revision)));
+        }
+        if !keep_revisions && facts.epoch != Some(target) {
+            let epoch = facts.epoch.map_or_else(|| "never".to_owned(), |epoch| format!("to {epoch}"));
+            return Err(wrong(format!("its revisions were moved on {epoch}, and the file's to {target}")));
+        }
+        Ok(json!({"revision": facts.revision, "keys": facts.live_keys, "epoch": facts.epoch}))
+    }
+}
