@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::FOLLOW_TIMEOUT;
 use crate::pb;
 
+/// How the kernel calls a missing file, in Go's words.
+const MISSING: &str = "no such file or directory";
+
 /// Bytes on their way from a node. Dropping it ends them at the node.
 pub struct DataStream {
     node: Node,
@@ -135,7 +138,14 @@ impl Node {
         const METHOD: &Method = &method::LIST;
         let limit = self.request_timeout();
         let request = pb::ListRequest { root: directory.to_owned(), recurse: depth > 1, recursion_depth: i32::from(depth) };
-        let (via, mut stream, mut next) = self.open::<_, pb::FileInfo>(METHOD, request, limit).await?;
+        // A directory that is not there ends the call with code Unknown (Talos `internal/app/machined/internal/server/v1alpha1`, List).
+        let opened = self.open::<_, pb::FileInfo>(METHOD, request, limit).await.map_err(|error| match error.kind() {
+            ErrorKind::Rpc { message, .. } if message.contains(MISSING) => {
+                Error::new(error.call(), error.node(), error.endpoint(), ErrorKind::NotFound(message.clone()))
+            }
+            _ => error,
+        });
+        let (via, mut stream, mut next) = opened?;
         let mut entries = Vec::new();
         while let Some(info) = next {
             if let Some(kind) = self.asked(METHOD, limit).in_metadata(info.metadata.as_ref()) {
@@ -164,9 +174,5 @@ impl Node {
 
 fn entry_error(text: &str) -> ErrorKind {
     let message = grpc_link::tame(text);
-    if text.contains("no such file or directory") {
-        ErrorKind::NotFound(message)
-    } else {
-        ErrorKind::Rpc { code: tonic::Code::Unknown, message }
-    }
+    if text.contains(MISSING) { ErrorKind::NotFound(message) } else { ErrorKind::Rpc { code: tonic::Code::Unknown, message } }
 }

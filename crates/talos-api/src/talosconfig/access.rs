@@ -78,6 +78,12 @@ impl Access {
         })
     }
 
+    /// The authority that signs the nodes' certificates, as PEM; none where the system's are trusted.
+    #[must_use]
+    pub fn authority(&self) -> Option<&[u8]> {
+        self.tls.ca_pem.as_deref()
+    }
+
     /// The roles of the client certificate; none without one.
     #[must_use]
     pub fn roles(&self) -> Roles {
