@@ -45,6 +45,29 @@ impl Resolved {
     }
 }
 
+impl Resolved {
+    /// The way to a Talos cluster, for a verb that is about nothing else.
+    ///
+    /// # Errors
+    /// A usage failure where the configuration's cluster is none of Talos's and no flag says otherwise; where there is no talosconfig.
+    pub(crate) fn talos_source(&self, args: &TalosArgs) -> Outcome<TalosOptions> {
+        let section = self.section.as_ref().and_then(|section| section.talos.as_ref());
+        if let (Some(own), None, false) = (&self.section, section, args.is_given())
+            && (own.etcd.is_some() || own.kubeadm.is_some())
+        {
+            return Err(Failure::usage("this cluster is none of Talos's")
+                .object(self.cluster.as_ref().map(ToString::to_string).unwrap_or_default())
+                .cause("lifeboat.yaml says how its etcd is reached directly; --talosconfig names another one")
+                .again_with(["--talosconfig", "FILE"]));
+        }
+        let source = SourceArgs { talos: args.clone(), ..SourceArgs::default() };
+        match talos(&source, section)? {
+            Access::Talos(options) => Ok(TalosOptions { direct: false, ..options }),
+            Access::Etcd(_) => Err(Failure::failed("a talosconfig led to etcd; this is a bug in Lifeboat")),
+        }
+    }
+}
+
 /// Whether a flag that only etcd has was given.
 fn names_etcd(args: &SourceArgs) -> bool {
     args.cacert.is_some()

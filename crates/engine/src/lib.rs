@@ -34,6 +34,7 @@ pub mod opening;
 mod order;
 pub mod place;
 pub mod progress;
+pub mod recover;
 pub mod restore;
 pub mod seal_pipeline;
 pub mod select;

@@ -158,3 +158,15 @@ pub const EXTRAS_LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 /// The share of a file that must be free for a defragmentation to be the advice where it nears its quota.
 pub const WORTH_FREEING: f64 = 0.1;
+
+/// How often a node is looked at while a step of a recovery waits for its effect.
+pub const RECOVERY_LOOKS_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a step of a recovery may show no change before it is given up for this run. Joining takes Talos up to ten minutes.
+pub const RECOVERY_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// How long an order to a node is given to show an effect before it is taken for one that was never heard.
+pub const RECOVERY_SETTLES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a bootstrap that Talos answered is let alone before it is given anew: a second one would cut a restore off that runs.
+pub const RECOVERY_ASKS_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);

@@ -9,6 +9,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod lineage;
 pub(crate) mod list;
+pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod shell;
 pub(crate) mod show;
@@ -25,7 +26,7 @@ use crate::args::GlobalArgs;
 #[derive(Parser, Debug)]
 #[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "restore makes files; the data directory it makes boots with etcd.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
+    after_help = "restore makes files; recover brings a cluster back.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
 )]
 pub(crate) struct Lifeboat {
     #[command(flatten)]
@@ -48,6 +49,8 @@ enum Verb {
     Verify(verify::Args),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
+    /// Bring a cluster back: find out first, plan, rescue, wipe, restore, wait until all is well; stopped anywhere it goes on
+    Recover(recover::Args),
     /// Run a scratch etcd from a backup on loopback, until Ctrl-C
     Try(try_backup::Args),
     /// Care for a cluster: members, status, health, alarms, defragmentation, changes of the membership
@@ -84,6 +87,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
+        Some(Verb::Recover(args)) => recover::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),
         Some(Verb::Etcd(args)) => etcd::run(&global, args),
         Some(Verb::Snapshot(args)) => snapshot::run(&global, args),

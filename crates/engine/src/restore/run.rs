@@ -155,7 +155,8 @@ fn safe_target(catalog: &Catalog, manifest: &Manifest, random: f64) -> etcd_stor
     bump::target(&sightings, newest_two, seconds(Timestamp::now()), random)
 }
 
-fn random_fraction() -> Outcome<f64> {
+/// A random number in `0.0..1.0`.
+pub(crate) fn random_fraction() -> Outcome<f64> {
     use ring::rand::SecureRandom as _;
     let mut bytes = [0; 4];
     ring::rand::SystemRandom::new().fill(&mut bytes).map_err(|_| Failure::failed("the system gives no random bytes"))?;

@@ -51,6 +51,15 @@ impl Reached {
 pub async fn reach(options: &TalosOptions, all: bool) -> Outcome<Reached> {
     let mut notes = Vec::new();
     let context = context(options, &mut notes)?;
+    let client = Client::new(&context, limits(options));
+    let named = !options.nodes.is_empty() && !all;
+    let (nodes, members) = find_nodes(&client, named, !options.nodes.is_empty(), &mut notes).await?;
+    notes.extend(virtual_addresses(&client, &nodes).await);
+    let certificate_ends = context.identity.as_ref().map(|identity| identity.not_after);
+    Ok(Reached { client, context: context.context.clone(), nodes, members, certificate_ends, notes })
+}
+
+fn limits(options: &TalosOptions) -> Options {
     let mut limits = Options::default();
     if !options.dial_timeout.is_zero() {
         limits.dial_timeout = options.dial_timeout;
@@ -58,12 +67,28 @@ pub async fn reach(options: &TalosOptions, all: bool) -> Outcome<Reached> {
     if !options.request_timeout.is_zero() {
         limits.request_timeout = options.request_timeout;
     }
-    let client = Client::new(&context, limits);
-    let named = !options.nodes.is_empty() && !all;
-    let (nodes, members) = find_nodes(&client, named, !options.nodes.is_empty(), &mut notes).await?;
-    notes.extend(virtual_addresses(&client, &nodes).await);
-    let certificate_ends = context.identity.as_ref().map(|identity| identity.not_after);
-    Ok(Reached { client, context: context.context.clone(), nodes, members, certificate_ends, notes })
+    limits
+}
+
+/// A client with these options as they stand. Nothing is dialled, and no node is looked for.
+///
+/// # Errors
+/// A talosconfig that cannot be used.
+pub fn client(options: &TalosOptions) -> Outcome<Client> {
+    Ok(Client::new(&context(options, &mut Vec::new())?, limits(options)))
+}
+
+/// What a cluster is known by whether or not its etcd lives: the authority that its nodes' API trusts; with the name of the context.
+///
+/// # Errors
+/// A talosconfig that cannot be used.
+pub fn identity(options: &TalosOptions) -> Outcome<(String, String)> {
+    let context = context(options, &mut Vec::new())?;
+    let known = match context.authority() {
+        Some(pem) => format!("talos-{}", &vault::digest::Sha256::of(pem).to_string()[..16]),
+        None => format!("talos-context-{}", context.context),
+    };
+    Ok((context.context, known))
 }
 
 /// That the talosconfig can be used as it stands. Nothing is dialled.

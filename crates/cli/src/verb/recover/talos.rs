@@ -9,7 +9,7 @@ use engine::exclusion::state_directory;
 use engine::journal::{Desk, Journal, Journals, run, run_before};
 use engine::limits::RECOVERY_PATIENCE;
 use engine::place::{PlaceOptions, Which};
-use engine::recover::talos::checks::{Backup, Member};
+use engine::recover::talos::checks::{self, Backup, Member};
 use engine::recover::talos::diagnosis::diagnose;
 use engine::recover::talos::look::{self, find_out};
 use engine::recover::talos::plan::{self, Wanted};
@@ -386,7 +386,9 @@ impl Run<'_> {
     fn carry_out(&self, mut journal: Journal<Plan>) -> Outcome<Code> {
         let teller = Arc::new(Teller::new(self.global));
         let progress = Arc::<Teller>::clone(&teller);
-        let mut recovery = Recovery::new(&self.options, journal.plan(), self.prepare(&journal)?, self.patience, progress)?;
+        let prepare = self.prepare(&journal)?;
+        let again = Arc::<Teller>::clone(&teller);
+        let mut recovery = Recovery::new(&self.options, journal.plan(), prepare.clone(), self.patience, again)?;
         let end = journal.plan().point_of_no_return();
         let begun = signals::run(run_before(&mut journal, &mut recovery, teller.as_ref(), end));
         begun.map_err(|failure| hinted(failure, &journal))?;
@@ -397,6 +399,8 @@ impl Run<'_> {
             consent::by_name(&self.args.consent, Some(&self.name), &question(journal.plan()))
                 .map_err(|failure| hinted(failure, &journal))?;
         }
+        // Connections end with the run that made them.
+        let mut recovery = Recovery::new(&self.options, journal.plan(), prepare, self.patience, progress)?;
         let ran = signals::run(run(&mut journal, &mut recovery, teller.as_ref()));
         ran.map_err(|failure| hinted(failure, &journal))?;
         // What was uploaded is in the cluster now; here it lies in the clear.
@@ -420,7 +424,7 @@ fn of_file(path: &Path, raw: bool) -> Outcome<Chosen> {
         size: facts.size,
         etcd: version(&facts.storage_version).max(version(&facts.cluster_version)),
         secrets: Default::default(),
-        members: facts.members,
+        members: checks::members_of(&facts),
         warnings: Vec::new(),
         source: Source::File { path, raw },
     };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use etcd_store::member::MemberRecord;
 use etcd_store::version::Version;
 use serde::{Deserialize, Serialize};
 use talos_api::MachineType;
@@ -12,6 +13,7 @@ use vault::digest::Sha256;
 use super::evidence::{Data, Evidence, Facts, Node};
 use super::plan::{Source, Wanted, is_of, member_of};
 use crate::failure::Code;
+use crate::snapshot_file;
 
 /// The first patch releases of Talos that restore onto a node with several advertised addresses (commit b9dbdc8e7).
 const SEVERAL_ADDRESSES_SINCE: (u64, u64, u64) = (1, 10, 5);
@@ -103,6 +105,19 @@ pub struct Backup {
     pub members: Vec<Member>,
     /// What is odd about it, in words.
     pub warnings: Vec<String>,
+}
+
+/// The members that a snapshot names.
+#[must_use]
+pub fn members_of(facts: &snapshot_file::Facts) -> Vec<Member> {
+    let one = |record: &MemberRecord| Member {
+        id: record.id,
+        name: record.name.clone(),
+        peer_urls: record.peer_urls.clone(),
+        client_urls: record.client_urls.clone(),
+        is_learner: record.is_learner,
+    };
+    facts.members.iter().map(one).collect()
 }
 
 /// Every check of a restore onto these nodes.

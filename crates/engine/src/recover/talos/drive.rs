@@ -327,7 +327,9 @@ async fn described(plan: &Plan, file: &Path) -> Outcome<Value> {
     let own = file.to_owned();
     let held = on_thread("look", move || Ok(snapshot_file::facts(&own, false))).await??;
     let nodes = plan.nodes.iter().map(|node| (node.name.as_str(), node.addresses.clone()));
-    if let Some(check) = checks::members_fit(&held.members, nodes, plan.foreign).filter(|check| check.verdict == Verdict::Refused) {
+    if let Some(check) =
+        checks::members_fit(&checks::members_of(&held), nodes, plan.foreign).filter(|check| check.verdict == Verdict::Refused)
+    {
         return Err(Failure::new(Code::WrongCluster, "nothing was wiped: the backup seems to be of another cluster")
             .object(file.display())
             .cause(format!("{}; give the plan up by --abandon, and take the right one, or this one with --foreign", check.says))

@@ -39,10 +39,11 @@ impl Recovery {
         let wrong = |what: String| {
             Failure::new(Code::Unproven, format!("{} does not hold what was restored", node.name)).object(&node.address).cause(what)
         };
-        if facts.consistent_index > status.raft_applied_index {
+        let index = facts.consistent_index.unwrap_or(0);
+        if index > status.raft_applied_index {
             return Err(wrong(format!(
                 "its database is at raft index {}, and its log at {}: the restore was cut in half",
-                facts.consistent_index, status.raft_applied_index
+                index, status.raft_applied_index
             )));
         }
         let Goal::Restore { keep_revisions, .. } = &notebook.plan().goal else {
@@ -54,9 +55,8 @@ impl Recovery {
         if facts.revision < target {
             return Err(wrong(format!("it is at revision {}, and the file ended at {target}", facts.revision)));
         }
-        if !keep_revisions && facts.epoch != Some(target) {
-            let epoch = facts.epoch.map_or_else(|| "never".to_owned(), |epoch| format!("to {epoch}"));
-            return Err(wrong(format!("its revisions were moved on {epoch}, and the file's to {target}")));
+        if !keep_revisions && facts.epoch != target {
+            return Err(wrong(format!("its revisions were moved on to {}, and the file's to {target}", facts.epoch)));
         }
         Ok(json!({"revision": facts.revision, "keys": facts.live_keys, "epoch": facts.epoch}))
     }
