@@ -5,4 +5,5 @@ mod backup;
 mod care;
 mod common;
 mod direct;
+mod recover;
 mod setup;
