@@ -3,6 +3,7 @@
 use engine::{Code, Outcome};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use vault::manifest::Source;
 use vault::repository::Catalog;
 use vault::repository::catalog::Backup;
 
@@ -83,6 +84,9 @@ fn row(backup: &Backup, now: Timestamp) -> Vec<String> {
     let mut lineage = manifest.lineage.seq().to_string();
     if backup.unconfirmed.is_some() {
         lineage.push_str(" UNCONFIRMED");
+    }
+    if manifest.source == Source::Rescue {
+        lineage.push_str(" rescue");
     }
     let signed = match &backup.signature {
         vault::sign::Status::Trusted(key) => format!("{key} trusted"),
@@ -165,6 +169,8 @@ pub(crate) fn backup_json(backup: &Backup) -> Value {
     json!({
         "id": manifest.id,
         "lineage": manifest.lineage,
+        "source": manifest.source,
+        "clean": manifest.clean,
         "taken": manifest.moment(),
         "revision": manifest.revision,
         "size": manifest.snapshot.db_size,

@@ -230,6 +230,11 @@ impl Shown<'_> {
 
 fn source(manifest: &Manifest) -> String {
     let word = serde_json::to_value(manifest.source).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default();
+    let stopped = match manifest.clean {
+        Some(true) => " (etcd was stopped in order)",
+        Some(false) => " (etcd was not stopped in order: what it wrote last may be missing)",
+        None => "",
+    };
     let member = manifest.member.as_ref().map(|member| format!(" from member {} ({})", member.name, member.id)).unwrap_or_default();
     let versions: Vec<String> = [
         ("etcd", &manifest.versions.etcd),
@@ -242,7 +247,7 @@ fn source(manifest: &Manifest) -> String {
     .filter_map(|(name, version)| version.as_ref().map(|version| format!("{name} {version}")))
     .collect();
     let versions = if versions.is_empty() { String::new() } else { format!("; {}", versions.join(", ")) };
-    format!("{word}{member}{versions}")
+    format!("{word}{stopped}{member}{versions}")
 }
 
 fn revision(manifest: &Manifest) -> String {

@@ -1,5 +1,6 @@
-//! One attempt: one member's stream into the spool, sealed and uploaded on the way, examined at the end. Nothing is visible in the store yet.
+//! One attempt: one member's stream, or a file, into the spool, sealed and uploaded on the way, examined at the end. Nothing is visible in the store yet.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bbolt::Database;
@@ -11,12 +12,14 @@ use vault::seal::SealedObject;
 use vault::store::Upload;
 
 use super::prove::Answers;
+use super::rescue;
 use crate::failure::{Failure, Outcome};
 use crate::feed::Feed;
 use crate::limits::FRAME;
 use crate::member_link::MemberLink;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan};
+use crate::snapshot_file::Opened;
 use crate::spool::{Spool, SpoolOptions};
 use crate::store_failure;
 
@@ -30,6 +33,15 @@ pub(super) enum AttemptError {
     Member(Failure),
     /// This machine or the store failed: another member would not help.
     Here(Failure),
+}
+
+impl AttemptError {
+    /// The failure, whoever's fault it was.
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::Member(failure) | Self::Here(failure) => failure,
+        }
+    }
 }
 
 impl From<Failure> for AttemptError {
@@ -67,16 +79,25 @@ pub(super) struct Source<'a> {
     pub(super) size: Option<u64>,
 }
 
-/// Takes a snapshot from one member, and has the members asked about it as soon as it is examined, while the rest of it is still being sealed.
+/// Where a snapshot comes from.
+#[derive(Clone)]
+pub(super) enum Origin<'a> {
+    /// A member, that streams it.
+    Member(Source<'a>),
+    /// A file, at this path.
+    File(Arc<Opened>, PathBuf),
+}
+
+/// Takes a snapshot from one member, or from a file, and has the members asked about it as soon as it is examined, while the rest of it is still being sealed.
 pub(super) async fn take(
-    member: Source<'_>,
+    origin: Origin<'_>,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     mut upload: Box<dyn Upload>,
     ask: impl AsyncFnOnce(&Examined) -> Answers,
     progress: &Arc<dyn Progress>,
 ) -> Result<Taken, AttemptError> {
-    match stream_and_seal(member, spool_options, plan, upload.as_mut(), ask, progress).await {
+    match stream_and_seal(origin, spool_options, plan, upload.as_mut(), ask, progress).await {
         Ok(streamed) => {
             let Streamed { answers, spool, summary, sealed, examined, stream_started, stream_ended } = streamed;
             Ok(Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended })
@@ -99,7 +120,7 @@ struct Streamed {
 }
 
 async fn stream_and_seal(
-    member: Source<'_>,
+    origin: Origin<'_>,
     spool_options: &SpoolOptions,
     plan: SealPlan,
     upload: &mut dyn Upload,
@@ -116,7 +137,10 @@ async fn stream_and_seal(
     };
     let receiving = async {
         let started = Timestamp::now();
-        let summary = receive(member, &feed, &spool, spool_options.reserve, progress).await?;
+        let summary = match origin {
+            Origin::Member(member) => receive(member, &feed, &spool, spool_options.reserve, progress).await?,
+            Origin::File(opened, path) => rescue::read(opened, path, &feed, &spool, spool_options.reserve, progress).await?,
+        };
         let ended = Timestamp::now();
         progress.done();
         let examined = examine_spool(&spool, summary.database_size).await?;

@@ -18,8 +18,8 @@ use vault::manifest::{
 };
 use vault::name::{ClusterName, ExtraName};
 use vault::repository::{Catalog, Repository, RepositoryError};
-use vault::seal::Recipients;
-use vault::store::Store;
+use vault::seal::{Recipients, SealedObject};
+use vault::store::{Store, Upload};
 
 use super::attempt::{Examined, Taken};
 use super::run::{Judged, Keys, Remark};
@@ -30,6 +30,7 @@ use crate::failure::{Code, Failure, Outcome};
 use crate::feed::Feed;
 use crate::judge::Verdict;
 use crate::limits::EXTRAS_LOOK_WITHIN;
+use crate::place::PlaceOptions;
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
 use crate::source::Source;
@@ -82,24 +83,9 @@ pub(super) async fn commit(
     let Judged { from, taken, testimonies, judgement } = judged;
     let Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended } = taken;
     let data = SnapshotObject::Data(context.layers());
-    let info = upload.complete().await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
-    if info.size != sealed.size {
-        return Err(Failure::new(Code::Failed, "the store holds another number of bytes than was written")
-            .object(&info.key)
-            .cause(format!("{} bytes are there, {} were written", info.size, sealed.size))
-            .again());
-    }
-    let mut proven = Proven { rung: Rung::Stored, at: Some(Timestamp::now()) };
-    if context.request.read_back {
-        progress.say("reading the stored snapshot back");
-        let hashed = stored::hash(context.store(), &info.key, sealed.size).await?;
-        if hashed.whole != sealed.sha256 {
-            return Err(Failure::new(Code::Unproven, "the store gives back other bytes than were written").object(&info.key).again());
-        }
-        proven = Proven { rung: Rung::Read, at: Some(Timestamp::now()) };
-    }
+    let proven = complete(context.store(), upload, &sealed, context.request.read_back, progress.as_ref()).await?;
     let mut objects = vec![StoredObject { name: data, role: Role::Snapshot, size: sealed.size, sha256: sealed.sha256 }];
-    objects.push(write_frames(context, id, &sealed.frames).await?);
+    objects.push(write_frames(context.store(), &context.key(id, SnapshotObject::Frames), &sealed.frames).await?);
     let (extras, secrets) = write_extras(context, id, remarks).await?;
     objects.extend(extras);
     objects.sort_by_key(|object| object.name.to_string());
@@ -152,7 +138,7 @@ pub(super) async fn commit(
         signer: context.keys.signing.as_ref().map(|key| key.public().id()),
         warnings: remarks.iter().map(|remark| plain_text(&remark.text)).collect(),
     };
-    let wrong = |error| not_committed(context, &error);
+    let wrong = |error| not_committed(&context.request.place, &context.cluster, &error);
     context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
     let proof = match judgement.verdict {
@@ -164,15 +150,41 @@ pub(super) async fn commit(
     Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof, resources, manifest })
 }
 
-fn not_committed(context: &Context<'_>, error: &RepositoryError) -> Failure {
+/// Completes the upload, and looks at what the store has now.
+pub(super) async fn complete(
+    store: &Arc<dyn Store>,
+    upload: Box<dyn Upload>,
+    sealed: &SealedObject,
+    read_back: bool,
+    progress: &dyn Progress,
+) -> Outcome<Proven> {
+    let info = upload.complete().await.map_err(|error| store_failure::failure("the snapshot cannot be stored", &error))?;
+    if info.size != sealed.size {
+        return Err(Failure::new(Code::Failed, "the store holds another number of bytes than was written")
+            .object(&info.key)
+            .cause(format!("{} bytes are there, {} were written", info.size, sealed.size))
+            .again());
+    }
+    if !read_back {
+        return Ok(Proven { rung: Rung::Stored, at: Some(Timestamp::now()) });
+    }
+    progress.say("reading the stored snapshot back");
+    let hashed = stored::hash(store, &info.key, sealed.size).await?;
+    if hashed.whole != sealed.sha256 {
+        return Err(Failure::new(Code::Unproven, "the store gives back other bytes than were written").object(&info.key).again());
+    }
+    Ok(Proven { rung: Rung::Read, at: Some(Timestamp::now()) })
+}
+
+pub(super) fn not_committed(place: &PlaceOptions, cluster: &ClusterName, error: &RepositoryError) -> Failure {
     match error {
         RepositoryError::Unsettled { key, detail } => {
             Failure::new(Code::StoreUnreachable, "the store took the backup's manifest or not: it does not say, and cannot be asked")
                 .object(key)
                 .cause(format!("{detail}; the backup may be there, and then it is whole: look once the store answers again"))
-                .next(["lifeboat", "list", "--repo", &context.request.place.url, "--cluster", &context.cluster.to_string()])
+                .next(["lifeboat", "list", "--repo", &place.url, "--cluster", &cluster.to_string()])
         }
-        error => context.failure("the backup cannot be committed", error),
+        error => place::failure(place, "the backup cannot be committed", error),
     }
 }
 
@@ -185,15 +197,14 @@ fn sealing(context: &Context<'_>) -> Sealing {
     }
 }
 
-fn fingerprint(examined: &Examined) -> Option<Fingerprint> {
+pub(super) fn fingerprint(examined: &Examined) -> Option<Fingerprint> {
     examined.fingerprint.as_ref().and_then(|uid| uid.parse().ok())
 }
 
-async fn write_frames(context: &Context<'_>, id: BackupId, table: &vault::frames::FrameTable) -> Outcome<StoredObject> {
+pub(super) async fn write_frames(store: &Arc<dyn Store>, key: &str, table: &vault::frames::FrameTable) -> Outcome<StoredObject> {
     let bytes = table.encode().map_err(|error| Failure::failed(format!("the frame table cannot be written: {error}")))?;
-    let key = context.key(id, SnapshotObject::Frames);
     let object = StoredObject { name: SnapshotObject::Frames, role: Role::Frames, size: bytes.len() as u64, sha256: Sha256::of(&bytes) };
-    context.store().create(&key, bytes.into()).await.map_err(|error| store_failure::failure("the frame table cannot be stored", &error))?;
+    store.create(key, bytes.into()).await.map_err(|error| store_failure::failure("the frame table cannot be stored", &error))?;
     Ok(object)
 }
 
@@ -323,7 +334,7 @@ fn remark_on_lineage(context: &Context<'_>, decision: &Decision, first: bool, re
 }
 
 /// Looks an earlier backup's last row up in the new snapshot.
-fn look_up(spool: &Arc<Spool>, row: &LastRow, revision: i64, compact: i64) -> RowLookup {
+pub(super) fn look_up(spool: &Arc<Spool>, row: &LastRow, revision: i64, compact: i64) -> RowLookup {
     if row.main > revision {
         return RowLookup::Beyond;
     }

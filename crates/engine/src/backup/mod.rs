@@ -5,6 +5,7 @@ mod commit;
 mod outlast;
 mod parts;
 mod prove;
+mod rescue;
 mod run;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::opening::Person;
 use crate::place::PlaceOptions;
 use crate::spool::SpoolOptions;
 
+pub use rescue::{RescueRequest, rescue};
 pub use run::run;
 
 /// A backup as it was asked for.

@@ -8,7 +8,7 @@ use etcd_store::id::{MemberId, Revision};
 use jiff::Timestamp;
 use vault::backup_id::BackupId;
 use vault::key::SnapshotObject;
-use vault::seal::Recipients;
+use vault::seal::{Recipients, SecretString};
 use vault::sign::SigningKey;
 
 use super::attempt::{self, AttemptError, Examined, Taken};
@@ -69,7 +69,7 @@ impl Keys {
     fn of(request: &Request) -> Outcome<Self> {
         Ok(Self {
             signing: request.signing_key.as_deref().map(place::signing_key).transpose()?,
-            recipients: recipients(request, &request.recipients)?,
+            recipients: recipients(&request.recipients, request.passphrase.as_ref())?,
             extra_recipients: extra_recipients(request)?,
         })
     }
@@ -184,9 +184,9 @@ fn planned(source: &Source, choices: &[Choice]) -> Vec<PlannedMember> {
 }
 
 /// The recipients named, else the passphrase.
-fn recipients(request: &Request, texts: &[String]) -> Outcome<Option<Arc<Recipients>>> {
+pub(super) fn recipients(texts: &[String], passphrase: Option<&SecretString>) -> Outcome<Option<Arc<Recipients>>> {
     if texts.is_empty() {
-        return Ok(request.passphrase.clone().map(|passphrase| Arc::new(Recipients::passphrase(passphrase))));
+        return Ok(passphrase.map(|passphrase| Arc::new(Recipients::passphrase(passphrase.clone()))));
     }
     Recipients::keys(texts.iter().map(String::as_str)).map(|recipients| Some(Arc::new(recipients))).map_err(|error| {
         Failure::usage("the recipients cannot be used").cause(error).next(["lifeboat", "key", "new", "--identity-out", IDENTITY])
@@ -195,7 +195,7 @@ fn recipients(request: &Request, texts: &[String]) -> Outcome<Option<Arc<Recipie
 
 fn extra_recipients(request: &Request) -> Outcome<Option<Arc<Recipients>>> {
     let texts = if request.extra_recipients.is_empty() { &request.recipients } else { &request.extra_recipients };
-    let recipients = recipients(request, texts)?;
+    let recipients = recipients(texts, request.passphrase.as_ref())?;
     if recipients.is_none() && !request.extras.is_empty() {
         return Err(Failure::usage("extras are always sealed, and no recipient is named")
             .cause("name one with --recipient, or leave the extras out")
@@ -322,7 +322,7 @@ async fn take_one(
         early.complete(context.source, choice.candidate, revision, floor, request.hashkv_budget).await
     };
     let member = attempt::Source { link, size: Some(state.db_size).filter(|size| *size > 0) };
-    let taken = attempt::take(member, &request.spool, plan, upload, ask, progress).await?;
+    let taken = attempt::take(attempt::Origin::Member(member), &request.spool, plan, upload, ask, progress).await?;
     let (taken, testimonies, judgement) = judge(context.source.clone(), choice.candidate, taken).await?;
     if judgement.verdict == Verdict::Failed {
         taken.upload.abort().await;

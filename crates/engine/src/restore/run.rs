@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use etcd_store::version::{Fit, Version, version_fit};
 use jiff::Timestamp;
 use vault::digest::{Sha256, Sha256Hasher};
-use vault::manifest::Manifest;
+use vault::manifest::{Manifest, Source};
 use vault::mark::{Restore as RestoreMark, Statement};
+use vault::repository::catalog::Backup;
 use vault::repository::{Catalog, Repository};
 use vault::sign::SigningKey;
 
@@ -148,8 +149,9 @@ fn safe_target(catalog: &Catalog, manifest: &Manifest, random: f64) -> etcd_stor
             sightings.push(Sighting { revision: etcd_store::id::Revision(mark.target_revision), at: seconds(mark.at) });
         }
     }
-    let mut same: Vec<Sighting> =
-        catalog.backups.iter().filter(|backup| backup.manifest.lineage == manifest.lineage).map(|backup| seen(&backup.manifest)).collect();
+    // A rescue may be of another history, whose revisions tell no rate of this one.
+    let of_it = |backup: &&Backup| backup.manifest.lineage == manifest.lineage && backup.manifest.source != Source::Rescue;
+    let mut same: Vec<Sighting> = catalog.backups.iter().filter(of_it).map(|backup| seen(&backup.manifest)).collect();
     same.sort_by(|a, b| a.at.total_cmp(&b.at));
     let newest_two = if let [.., older, newer] = same[..] { Some((older, newer)) } else { None };
     bump::target(&sightings, newest_two, seconds(Timestamp::now()), random)

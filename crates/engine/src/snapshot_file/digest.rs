@@ -24,7 +24,7 @@ pub enum Trailer {
 ///
 /// # Errors
 /// [`crate::Code::Unproven`] where they do not agree, unless `skip_hash_check`.
-pub(super) fn compare(opened: &Opened, path: &Path, computed: &[u8; 32], skip_hash_check: bool) -> Outcome<Trailer> {
+pub(crate) fn compare(opened: &Opened, path: &Path, computed: &[u8; 32], skip_hash_check: bool) -> Outcome<Trailer> {
     match &opened.layout.trailer {
         None => Ok(Trailer::Absent),
         Some(trailer) if trailer == computed => Ok(Trailer::Matches),

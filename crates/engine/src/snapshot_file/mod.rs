@@ -24,6 +24,7 @@ use etcd_store::snapshot_file::SnapshotLayout;
 use crate::failure::{Code, Failure, Outcome};
 
 pub use digest::Trailer;
+pub(crate) use digest::compare as compare_trailer;
 pub use facts::{Facts, facts};
 pub use hash::hash_kv;
 pub use prepare::{PrepareRequest, Prepared, prepare};
@@ -42,7 +43,7 @@ const ANOTHER: &str = "put a whole copy of it there, or save another with 'lifeb
 /// A snapshot file, open for reading. While it is open no etcd can start on it.
 pub(crate) struct Opened {
     pub(crate) file: DatabaseFile,
-    layout: SnapshotLayout,
+    pub(crate) layout: SnapshotLayout,
 }
 
 impl Opened {
@@ -70,7 +71,7 @@ impl Opened {
     }
 
     /// The same, for a file that is to be restored: one without trailer is refused unless `skip_hash_check`, for nobody knows whether it is whole.
-    fn open_whole(path: &Path, skip_hash_check: bool) -> Outcome<Self> {
+    pub(crate) fn open_whole(path: &Path, skip_hash_check: bool) -> Outcome<Self> {
         let opened = Self::open(path)?;
         if opened.layout.trailer.is_none() && !skip_hash_check {
             // A file that was cut shows it here already; to take it without its trailer would not help.

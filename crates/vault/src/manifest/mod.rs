@@ -162,7 +162,9 @@ impl Manifest {
         if compact.scheduled < -1 || compact.finished < -1 || self.floor() > *revision {
             return Err(format!("compact_revision {}/{} does not fit revision {revision}", compact.scheduled, compact.finished));
         }
-        if !(0..=*revision).contains(epoch) || *epoch != self.lineage.epoch() {
+        // A rescue stands beside a history, whatever its own is.
+        let is_lineages = *epoch == self.lineage.epoch() || self.source == Source::Rescue;
+        if !(0..=*revision).contains(epoch) || !is_lineages {
             return Err(format!("epoch {epoch} does not fit revision {revision} and lineage {}", self.lineage));
         }
         let bare = self.last_row.as_ref().filter(|row| row.main < 1 || row.sub < 0 || row.main > *revision);

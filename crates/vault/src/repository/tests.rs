@@ -379,6 +379,21 @@ async fn a_restored_cluster_is_accepted_by_the_restore_mark() {
     assert_eq!(latest(&bench.catalog().await).as_deref(), Some(TWO));
 }
 
+/// A rescue of another epoch stands in the lineage of a history that goes on without it; what it says of its own changes nothing there.
+#[tokio::test]
+async fn a_rescue_stands_beside_a_history_and_changes_nothing_of_it() {
+    let bench = Bench::new().await;
+    bench.backup(ONE, 100, |_| {}).await;
+    let before = bench.catalog().await;
+    bench.backup(TWO, 6_000_000_000, |m| (m.source, m.clean, m.epoch) = (Source::Rescue, Some(false), 5_000_000_123)).await;
+    let catalog = bench.catalog().await;
+    assert_eq!((catalog.problems.len(), catalog.backups.len(), latest(&catalog).as_deref()), (0, 2, Some(ONE)));
+    assert_eq!((catalog.backups[1].unconfirmed.clone(), catalog.backups[1].not_latest()), (None, Some(NotLatest::Rescue)));
+    assert_eq!(catalog.histories(), before.histories());
+    assert_eq!(catalog.highest_revision(), 6_000_000_000, "a bump must pass it");
+    assert_eq!(catalog.resolve(&Selector::Text("bbbbb2".into())).unwrap().backup.id(), id(TWO));
+}
+
 #[tokio::test]
 async fn disputed_failed_and_rescued_backups_are_not_latest() {
     let bench = Bench::new().await;
