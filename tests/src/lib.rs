@@ -48,6 +48,7 @@ pub use http_proxy::HttpProxy;
 pub use job::Job;
 pub use peers::{EtcdVersion, Peer, peer, peers, versions};
 pub use proxy::Proxy;
+pub use random::Random;
 pub use run::{Finished, Run, Running};
 pub use s3::S3Server;
 pub use terminal::at_terminal;

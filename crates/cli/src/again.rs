@@ -46,9 +46,14 @@ pub(crate) fn source_flags(words: &[String], arguments: &[OsString]) -> Vec<Stri
     let given: Vec<String> = arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut root = Lifeboat::command();
     root.build();
-    let (Some("lifeboat"), Some(care)) = (words.first().map(String::as_str), root.find_subcommand("etcd")) else { return Vec::new() };
+    if words.first().map(String::as_str) != Some("lifeboat") {
+        return Vec::new();
+    }
     let (target, source) = (command(&root, &words[1..]), command(&root, &given));
-    if !is_within(care, target) || !is_within(care, source) {
+    let recovery = root.find_subcommand("recover").is_some_and(|recover| is_within(recover, source) && is_within(recover, target));
+    let is_care =
+        |one: &Command| ["etcd", "recover"].into_iter().filter_map(|name| root.find_subcommand(name)).any(|care| is_within(care, one));
+    if !is_care(target) || !is_care(source) {
         return Vec::new();
     }
     let said = parse(&root, &words[1..]);
@@ -56,7 +61,9 @@ pub(crate) fn source_flags(words: &[String], arguments: &[OsString]) -> Vec<Stri
     for one in parse(&root, &given) {
         let Some(arg) = one.arg else { continue };
         let is_known = target.get_arguments().any(|known| known.get_id() == arg.get_id());
-        let leads_there = arg.get_help_heading().is_some_and(|heading| heading.starts_with("Source")) || arg.get_id() == "config";
+        let heading = arg.get_help_heading().unwrap_or_default();
+        let leads_there =
+            heading.starts_with("Source") || arg.get_id() == "config" || arg.get_id() == "cluster" || (recovery && heading == "Repository");
         let is_said = said.iter().any(|one| one.arg.is_some_and(|other| other.get_id() == arg.get_id()));
         if is_known && leads_there && !is_said {
             flags.extend(shown(&one));

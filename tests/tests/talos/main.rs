@@ -6,4 +6,7 @@ mod care;
 mod common;
 mod direct;
 mod recover;
+mod recover_docs;
+mod recover_refused;
+mod recover_stopped;
 mod setup;

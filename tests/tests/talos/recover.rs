@@ -150,8 +150,10 @@ fn a_survivor_that_still_serves_old_data_is_rescued_and_wiped() {
     let found = talos.recover(&["-o", "json"]).run().ok().json();
     assert_eq!(found["state"], "no-quorum", "{found}");
     assert!(found["ways"][0]["command"].as_str().unwrap().contains("--from-node cp-1"), "what loses least comes first: {found}");
-    let report = recovered(talos.recovering(&["latest"]).run());
+    let report = recovered(talos.recovering(&["latest", "-r", talos.job.recipient()]).run());
     let rescued = &report["rescued"][0];
+    let kept = talos.job.cmd("show").arg(rescued["backup"].as_str().unwrap()).args(["-o", "json"]).run().ok();
+    assert!(kept.out().contains("rescue"), "{kept}");
     assert!(rescued["node"] == "cp-1" && rescued["clean"] == true && rescued["sound"] == true, "{report}");
     assert!(rescued["revision"].as_i64().unwrap() >= last.revision, "{report}");
     talos.assert_back(&before, &[0, 1, 2]);
@@ -287,8 +289,7 @@ fn a_node_that_is_not_ready_at_first_is_asked_again() {
         // And a reset that is answered and not carried out.
         switches.ignore_reset = 1;
     });
-    talos.double.stop_etcd(0);
-    drop(recovered(talos.recovering(&["latest"]).run()));
+    drop(recovered(talos.recovering(&["latest", "--roll-back"]).run()));
     assert!(talos.resets() == 2 && talos.double.count("Bootstrap") == 4, "{} {}", talos.resets(), talos.double.count("Bootstrap"));
     talos.assert_back(&before, &[0]);
 }

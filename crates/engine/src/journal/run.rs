@@ -49,6 +49,12 @@ impl<P: Plan> Notebook<'_, P> {
         self.journal.facts(name)
     }
 
+    /// How often the plan went back to an earlier step.
+    #[must_use]
+    pub fn returns(&self) -> usize {
+        self.journal.returns()
+    }
+
     /// What every step of this name that is done left behind, in their order.
     #[must_use]
     pub fn all_facts(&self, name: &str) -> Vec<&Facts> {

@@ -208,5 +208,6 @@ pub(super) fn rescue_words(rescued: &Value) -> String {
         Some(true) => format!("sound, revision {}, {} keys", rescued["revision"], rescued["keys"]),
         _ => format!("NOT sound ({}), kept byte for byte", text("why")),
     };
-    format!("rescued {}: {kind} in {}: {holds}", text("node"), text("file"))
+    let kept = rescued.get("backup").and_then(Value::as_str).map(|id| format!("; in the repository as {id}")).unwrap_or_default();
+    format!("rescued {}: {kind} in {}: {holds}{kept}", text("node"), text("file"))
 }

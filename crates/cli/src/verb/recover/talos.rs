@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::backup::RescueRequest;
 use engine::exclusion::state_directory;
 use engine::journal::{Desk, Journal, Journals, run, run_before};
 use engine::limits::RECOVERY_PATIENCE;
@@ -21,10 +22,10 @@ use vault::name::{ClusterName, RepositoryId};
 
 use super::found::{Found, with_source};
 use super::report::{Recovered, rescue_words};
-use crate::args::{ConsentArgs, GlobalArgs, IdentityArgs, RepositoryArgs, TalosArgs};
+use crate::args::{ConsentArgs, GlobalArgs, IdentityArgs, RepositoryArgs, SpoolArgs, TalosArgs};
 use crate::progress::Teller;
 use crate::resolve::Resolved;
-use crate::{consent, output, signals};
+use crate::{consent, output, passphrase, signals};
 
 /// Arguments of `lifeboat recover talos`.
 #[derive(clap::Args, Debug)]
@@ -90,6 +91,9 @@ pub(crate) struct Args {
     repository: RepositoryArgs,
     #[command(flatten)]
     identity: IdentityArgs,
+    /// age recipient to seal rescues to that go into the repository too [default: the configured ones] (repeatable)
+    #[arg(short = 'r', long, value_name = "RECIPIENT", env = "LIFEBOAT_RECIPIENT", value_delimiter = ',', help_heading = "Keys")]
+    recipient: Vec<String>,
     #[command(flatten)]
     consent: ConsentArgs,
 }
@@ -97,6 +101,33 @@ pub(crate) struct Args {
 impl Args {
     fn wants_nothing(&self) -> bool {
         self.which.is_none() && self.at.is_none() && self.file.is_none() && self.from_node.is_none() && self.replace.is_none()
+    }
+}
+
+impl Args {
+    /// The words that say which recovery is meant. Whoever says the same goes on with it.
+    fn asked(&self) -> Vec<String> {
+        let path = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        let named = [
+            ("", self.which.clone()),
+            ("--at", self.at.clone()),
+            ("--file", self.file.as_ref().map(path)),
+            ("--from-node", self.from_node.clone()),
+            ("--replace", self.replace.clone()),
+            ("--node", self.node.clone()),
+        ];
+        let flags = [
+            ("--roll-back", self.roll_back),
+            ("--foreign", self.foreign),
+            ("--no-rescue", self.no_rescue),
+            ("--no-bump", self.no_bump),
+            ("--recover-skip-hash-check", self.recover_skip_hash_check),
+        ];
+        let mut words: Vec<String> =
+            named.into_iter().filter_map(|(flag, value)| Some(format!("{flag} {}", value?).trim().to_owned())).collect();
+        words.extend(self.node_gone.iter().map(|node| format!("--node-gone {node}")));
+        words.extend(flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag.to_owned()));
+        words
     }
 }
 
@@ -206,6 +237,7 @@ impl Run<'_> {
             foreign: self.args.foreign,
             no_rescue: self.args.no_rescue,
             keep_revisions: self.args.no_bump,
+            asked: self.args.asked(),
             free: free(&directory),
             directory,
         };
@@ -338,32 +370,20 @@ impl Run<'_> {
         self.carry_out(journal)
     }
 
-    /// Whoever names something else than the plan restores means another recovery.
+    /// Whoever asks for something else than what is under way means another recovery.
     fn same(&self, journal: &Journal<Plan>) -> Outcome<()> {
-        let plan = journal.plan();
-        let other = match (&plan.goal, &self.args.replace, &self.args.file, &self.args.which) {
-            (Goal::Replace { node }, Some(named), _, _) => (node != named).then(|| format!("it replaces the member on {node}")),
-            (Goal::Replace { node }, None, _, _) => Some(format!("it replaces the member on {node}")),
-            (Goal::Restore { source, .. }, Some(_), _, _) => Some(format!("it restores {}", source.words())),
-            (Goal::Restore { source: Source::File { path, .. }, .. }, None, Some(file), _) => {
-                (std::path::absolute(file).ok().as_ref() != Some(path)).then(|| format!("it restores {}", path.display()))
-            }
-            (Goal::Restore { source: Source::Backup { id, .. }, .. }, None, None, Some(which)) => {
-                let is_it = which == "latest" || id.starts_with(which.as_str()) || id.ends_with(which.as_str());
-                (!is_it).then(|| format!("it restores backup {id}"))
-            }
-            (Goal::Restore { source: source @ Source::Backup { .. }, .. }, None, Some(_), _) => {
-                Some(format!("it restores {}", source.words()))
-            }
-            _ => None,
-        };
-        match other {
-            None => Ok(()),
-            Some(what) => Err(Failure::usage("another recovery of this cluster is under way")
-                .object(journal.path().display())
-                .cause(format!("{what}; go on with that one, or give it up first"))
-                .next(["lifeboat", "recover", "talos", "--abandon"])),
+        let (plan, asked) = (journal.plan(), self.args.asked());
+        if plan.asked == asked {
+            return Ok(());
         }
+        Err(Failure::usage("another recovery of this cluster is under way")
+            .object(journal.path().display())
+            .cause(format!(
+                "it was begun with '{}', and this asks for '{}': the same words go on with it, --abandon gives it up",
+                plan.asked.join(" "),
+                asked.join(" ")
+            ))
+            .next(["lifeboat", "recover", "talos", "--abandon"]))
     }
 
     fn prepare(&self, journal: &Journal<Plan>) -> Outcome<Option<Prepare>> {
@@ -383,12 +403,35 @@ impl Run<'_> {
         }))
     }
 
+    /// How rescues are kept in the repository, where one is named and recipients are known: off this machine, and sealed.
+    fn keep(&self) -> Option<RescueRequest> {
+        let place = self.resolved.place(&self.args.repository).ok()?;
+        let recipients = self.resolved.recipients(&self.args.recipient, &[]).ok().filter(|recipients| !recipients.is_empty())?;
+        Some(RescueRequest {
+            file: PathBuf::new(),
+            clean: false,
+            member: None,
+            etcd: None,
+            talos: None,
+            place,
+            cluster: self.resolved.cluster.clone(),
+            tags: Vec::new(),
+            recipients,
+            passphrase: None,
+            person: passphrase::person(),
+            plain: false,
+            signing_key: self.resolved.signing_key(None),
+            spool: self.resolved.spool(&SpoolArgs::default()).ok()?,
+            read_back: false,
+        })
+    }
+
     fn carry_out(&self, mut journal: Journal<Plan>) -> Outcome<Code> {
         let teller = Arc::new(Teller::new(self.global));
         let progress = Arc::<Teller>::clone(&teller);
         let prepare = self.prepare(&journal)?;
         let again = Arc::<Teller>::clone(&teller);
-        let mut recovery = Recovery::new(&self.options, journal.plan(), prepare.clone(), self.patience, again)?;
+        let mut recovery = Recovery::new(&self.options, journal.plan(), prepare.clone(), self.patience, again)?.keeping(self.keep());
         let end = journal.plan().point_of_no_return();
         let begun = signals::run(run_before(&mut journal, &mut recovery, teller.as_ref(), end));
         begun.map_err(|failure| hinted(failure, &journal))?;
@@ -491,6 +534,7 @@ fn where_things_are(journal: &Journal<Plan>) -> String {
         Goal::Restore { .. } if begun("reset") => "nodes were told to wipe etcd's data; some may be empty, some not".to_owned(),
         Goal::Replace { .. } if begun("reset") => "the node was told to wipe its data; it joins again by itself when it is up".to_owned(),
         Goal::Replace { .. } if begun("remove") => "the member is removed, or about to be; its node still holds its data".to_owned(),
+        _ if journal.returns() > 0 => "nodes were wiped, and are to be wiped again; some may be empty, some not".to_owned(),
         _ => "nothing was changed".to_owned(),
     };
     format!("given up here: {words}\n{files}\nwhat is the case now, and the ways out: {look}")

@@ -4,7 +4,7 @@
 //! the restore loses it, one during the restore leaves half of it behind, from which etcd would start. So the boot id is remembered before the call, and
 //! whatever follows under another one is proven or done again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,12 +14,26 @@ use super::drive::{POLL, Recovery, text};
 use super::evidence::Data;
 use super::plan::{Plan, PlannedNode, Step};
 use super::seen::{self, Seen, see};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
 use crate::journal::{Facts, Notebook, Turn};
 use crate::seal_pipeline::on_thread;
 
+/// How many times the patience for one state all states together may take.
+const PATIENCES: u32 = 4;
 /// Bytes read from the file at a time.
 const PIECE: usize = 1 << 20;
+
+/// How soon a node that was not ready is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The last call of this run.
+#[derive(Default)]
+struct LastCall {
+    /// When it was made; the first look, where an earlier run made it.
+    since: Option<Instant>,
+    /// Whether the node said that it is not ready: then it certainly began nothing.
+    refused: bool,
+}
 
 /// What the journal remembers of the last try.
 struct Try {
@@ -51,7 +65,7 @@ impl Recovery {
         for node in plan.nodes.iter().filter(|node| but.is_none_or(|but| but.name != node.name)) {
             // One that does not answer was seen empty before.
             if let Ok(seen) = see(&self.node(node)?).await
-                && seen.data != Data::None
+                && matches!(seen.data, Data::There { .. })
             {
                 return Ok(Some(format!("{} holds data of etcd again: {}", node.name, seen.words())));
             }
@@ -110,11 +124,12 @@ impl Recovery {
 
     /// Carries the step `bootstrap` out: done when etcd runs on the node, from this file.
     pub(super) async fn bootstrap(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode) -> Outcome<Turn> {
-        let (mut begun, mut since_call) = (Instant::now(), None::<Instant>);
+        let entered = Instant::now();
+        let (mut begun, mut last_call) = (entered, LastCall::default());
         let mut last = String::new();
         loop {
             let word = match see(&self.node(node)?).await {
-                Ok(seen) => match self.judge(notebook, node, &seen, &mut since_call).await? {
+                Ok(seen) => match self.judge(notebook, node, &seen, &mut last_call).await? {
                     Some(turn) => return Ok(turn),
                     None => seen.words(),
                 },
@@ -124,7 +139,8 @@ impl Recovery {
                 self.progress.say(&format!("{}: {word}", node.name));
                 (begun, last) = (Instant::now(), word);
             }
-            if begun.elapsed() > self.patience {
+            // An etcd that is started anew for ever changes its words each time.
+            if begun.elapsed() > self.patience || entered.elapsed() > self.patience * PATIENCES {
                 return Err(Failure::failed(format!("etcd does not come up on {}", node.name))
                     .object(&node.address)
                     .cause(format!("nothing changed for {} s: {last}", self.patience.as_secs()))
@@ -140,7 +156,7 @@ impl Recovery {
         notebook: &mut Notebook<'_, Plan>,
         node: &PlannedNode,
         seen: &Seen,
-        since_call: &mut Option<Instant>,
+        last_call: &mut LastCall,
     ) -> Outcome<Option<Turn>> {
         let tried = last_try(notebook.notes());
         let same_boot = tried.as_ref().is_some_and(|tried| tried.boot_id == seen.boot_id);
@@ -148,20 +164,24 @@ impl Recovery {
             return self.failed(notebook, node, seen).map(Some);
         }
         if seen.is_well() {
-            if same_boot {
-                return Ok(Some(done(node, seen)));
-            }
-            // It runs, and since the order was given the machine started anew: from the whole of the file, from half of it, or from something else.
+            // It runs: from the whole of the file, from half of it where the machine started anew meanwhile, or from something else.
             return match self.proven(notebook, node).await {
                 Ok(_) => Ok(Some(done(node, seen))),
-                Err(failure) => {
+                // Half a restore is nobody's data. Anything else is somebody's, and stops the plan; a node that cannot be read is no evidence.
+                Err(failure) if failure.code == Code::Unproven => {
                     Ok(Some(Self::back_to_reset(notebook.plan(), format!("{} runs, and not from this file: {failure}", node.name))))
+                }
+                Err(failure) if failure.code == Code::WrongCluster => Err(failure),
+                Err(failure) => {
+                    self.progress.say(&format!("{}: {}; it is asked again", node.name, failure.what));
+                    Ok(None)
                 }
             };
         }
         if seen.data != Data::None {
             // The restore is under way, or a start from what it left; with nothing of ours before it is somebody else's.
-            let foreign = tried.is_none().then(|| format!("{} holds data of etcd: {}", node.name, seen.words()));
+            let foreign = (tried.is_none() && matches!(seen.data, Data::There { .. }))
+                .then(|| format!("{} holds data of etcd: {}", node.name, seen.words()));
             return Ok(foreign.map(|reason| Self::back_to_reset(notebook.plan(), reason)));
         }
         match tried {
@@ -170,10 +190,10 @@ impl Recovery {
                 Ok(Some(Self::back_to_upload(notebook.plan(), reason)))
             }
             Some(tried) => {
-                let waited = since_call.get_or_insert_with(Instant::now).elapsed();
+                let waited = last_call.since.get_or_insert_with(Instant::now).elapsed();
                 // A call that was not answered may not have been made; one that was answered is let work, for a second one would cut it off.
-                if !tried.answered && waited > self.settle {
-                    return self.call(notebook, node, seen, since_call).await.map(|()| None);
+                if !tried.answered && (waited > self.settle || (last_call.refused && waited > ASK_AGAIN)) {
+                    return self.call(notebook, node, seen, last_call).await.map(|()| None);
                 }
                 let reason = format!("{} has shown nothing of the restore for {} s", node.name, waited.as_secs());
                 Ok((waited > self.ask_again).then(|| Self::back_to_upload(notebook.plan(), reason)))
@@ -182,26 +202,25 @@ impl Recovery {
                 if let Some(reason) = self.old_member(notebook.plan(), Some(node)).await? {
                     return Ok(Some(Self::back_to_reset(notebook.plan(), reason)));
                 }
-                self.call(notebook, node, seen, since_call).await.map(|()| None)
+                self.refuse_the_living_dead(notebook.plan()).await?;
+                self.call(notebook, node, seen, last_call).await.map(|()| None)
             }
         }
     }
 
-    async fn call(
-        &self,
-        notebook: &mut Notebook<'_, Plan>,
-        node: &PlannedNode,
-        seen: &Seen,
-        since_call: &mut Option<Instant>,
-    ) -> Outcome<()> {
+    async fn call(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode, seen: &Seen, last_call: &mut LastCall) -> Outcome<()> {
         notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id)]))?;
         let answer = self.node(node)?.bootstrap(true, false).await;
-        *since_call = Some(Instant::now());
+        let was_refused = last_call.refused;
+        *last_call = LastCall { since: Some(Instant::now()), refused: false };
         match answer {
             Ok(()) => notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id), ("answered".to_owned(), true.into())])),
             // Whether it took effect shows in the next look.
             Err(error) if seen::may_pass(&error) || matches!(error.kind(), ErrorKind::AlreadyExists(_)) => {
-                self.progress.say(&format!("{}: {}", node.name, error.kind()));
+                last_call.refused = matches!(error.kind(), ErrorKind::NotReady(_));
+                if !(was_refused && last_call.refused) {
+                    self.progress.say(&format!("{}: {}; it is asked again", node.name, error.kind()));
+                }
                 Ok(())
             }
             Err(error) => Err(seen::refused("the node was not bootstrapped", &error)),
@@ -209,13 +228,15 @@ impl Recovery {
     }
 
     /// The service says why it failed, and nothing else does. A transfer that was damaged is tried again.
-    fn failed(&self, notebook: &Notebook<'_, Plan>, node: &PlannedNode, seen: &Seen) -> Outcome<Turn> {
+    fn failed(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode, seen: &Seen) -> Outcome<Turn> {
         if last_try(notebook.notes()).is_none() || is_of_transfer(&seen.event) {
             return Ok(Self::back_to_reset(notebook.plan(), format!("{}: {}", node.name, seen.event)));
         }
         if seen.data == Data::None {
             return Ok(Self::back_to_upload(notebook.plan(), format!("{}: {}", node.name, seen.event)));
         }
+        // Without a boot id: the next run finds no try of its own, and wipes what this one left.
+        notebook.note(Facts::from_iter([text("failed", &seen.event)]))?;
         Err(Failure::failed(format!("the restore failed on {}", node.name))
             .object(&node.address)
             .cause(format!("{}{}; the same command wipes what it left and tries again", seen.event, advice(&seen.event)))

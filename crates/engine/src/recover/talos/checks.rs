@@ -11,7 +11,7 @@ pub use talos_api::Member;
 use vault::digest::Sha256;
 
 use super::evidence::{Data, Evidence, Facts, Node};
-use super::plan::{Source, Wanted, is_of, member_of};
+use super::plan::{Source, Wanted, is_of, member_of, plain};
 use crate::failure::Code;
 use crate::snapshot_file;
 
@@ -126,7 +126,8 @@ pub fn restore(evidence: &Evidence, backup: &Backup, wanted: &Wanted, first: &No
     let mut checks = workers(evidence);
     checks.extend(gone(evidence, wanted));
     checks.extend(evidence.answering().flat_map(|(node, facts)| machine(node, facts)));
-    checks.extend(unreadable(evidence, wanted));
+    checks.extend(equal_names(evidence));
+    checks.extend(evidence.answering().filter_map(|(node, facts)| unreadable(node, facts, wanted)));
     checks.push(version(backup, first));
     checks.extend(advertised(first));
     checks.push(secrets(evidence, backup, wanted));
@@ -147,6 +148,7 @@ pub fn restore(evidence: &Evidence, backup: &Backup, wanted: &Wanted, first: &No
 #[must_use]
 pub fn replace(evidence: &Evidence, target: &Node, wanted: &Wanted) -> Vec<Check> {
     let mut checks = workers(evidence);
+    checks.extend(equal_names(evidence));
     let others: Vec<&Node> = evidence.nodes.iter().filter(|node| node.name != target.name).collect();
     let keeper = others.iter().find(|node| node.works());
     let listed = keeper.and_then(|node| node.told()?.member.as_ref()?.members.as_ref());
@@ -175,7 +177,10 @@ pub fn replace(evidence: &Evidence, target: &Node, wanted: &Wanted) -> Vec<Check
     }
     let is_gone = wanted.gone.iter().any(|gone| target.is_called(gone));
     match (&target.facts, is_gone) {
-        (Ok(facts), false) => checks.extend(machine(target, facts)),
+        (Ok(facts), false) => {
+            checks.extend(machine(target, facts));
+            checks.extend(unreadable(target, facts, wanted));
+        }
         (Ok(_), true) => checks.push(answers_although_gone(target)),
         (Err(_), true) => checks.push(
             Check::warned("gone", format!("{} is removed only; a new machine with the same machine config joins by itself", target.name))
@@ -291,25 +296,25 @@ fn sign(seconds: i64) -> &'static str {
 }
 
 /// What is wiped must have been read before.
-fn unreadable(evidence: &Evidence, wanted: &Wanted) -> Vec<Check> {
-    let mut checks = Vec::new();
-    for (node, facts) in evidence.answering() {
-        let says = match &facts.data {
-            Data::Unknown(reason) => format!("what {} holds cannot be told, so it cannot be rescued: {reason}", node.label()),
-            Data::There { database: None } => {
-                format!("{} holds something in etcd's directory that is no database, and is wiped without a rescue", node.label())
-            }
-            _ => continue,
-        };
-        let is_lost = matches!(facts.data, Data::Unknown(_)) && !wanted.no_rescue;
-        let check = if is_lost {
-            Check::refused("rescue", says).mend("or go without").with(&["--no-rescue"])
-        } else {
-            Check::warned("rescue", says)
-        };
-        checks.push(check.of(node));
-    }
-    checks
+fn unreadable(node: &Node, facts: &Facts, wanted: &Wanted) -> Option<Check> {
+    let says = match &facts.data {
+        Data::Unknown(reason) => format!("what {} holds cannot be told, so it cannot be rescued: {reason}", node.label()),
+        Data::There { database: None } => {
+            format!("{} holds something in etcd's directory that is no database, and is wiped without a rescue", node.label())
+        }
+        _ => return None,
+    };
+    let is_lost = matches!(facts.data, Data::Unknown(_)) && !wanted.no_rescue;
+    let check =
+        if is_lost { Check::refused("rescue", says).mend("or go without").with(&["--no-rescue"]) } else { Check::warned("rescue", says) };
+    Some(check.of(node))
+}
+
+/// Nodes are told apart by their names, and so are their rescue files.
+fn equal_names(evidence: &Evidence) -> Option<Check> {
+    let names: Vec<String> = evidence.nodes.iter().map(|node| plain(&node.name).to_lowercase()).collect();
+    let twice = evidence.nodes.iter().zip(&names).find(|(_, name)| names.iter().filter(|other| other == name).count() > 1)?;
+    Some(Check::refused("names", format!("more than one node is called {}", twice.0.name)).of(twice.0).mend("give each its own host name"))
 }
 
 /// Target etcd at least as new as the data, and at most one minor newer.

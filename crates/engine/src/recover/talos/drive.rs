@@ -14,6 +14,7 @@ use super::plan::{Goal, Plan, PlannedNode, Source, Step, is_of};
 use super::reset::Until;
 use super::seen;
 use crate::access::Access;
+use crate::backup::RescueRequest;
 use crate::care::health::{self, Certificates, Severity};
 use crate::care::look::look;
 use crate::failure::{Code, Failure, Outcome};
@@ -50,6 +51,8 @@ pub struct Recovery {
     pub(super) talos: TalosOptions,
     client: Client,
     prepare: Option<Prepare>,
+    /// How rescues are kept in a repository as well; what is each one's own is left empty.
+    pub(super) keep: Option<RescueRequest>,
     /// How long a step may show no change before it is given up for this run.
     pub(super) patience: Duration,
     /// How long an order is given to show an effect before it is taken for never given.
@@ -106,7 +109,14 @@ impl Recovery {
         let talos = TalosOptions { endpoints, nodes: Vec::new(), direct: false, ..options.clone() };
         let client = reach::client(&talos)?;
         let (settle, ask_again) = (RECOVERY_SETTLES_WITHIN.min(patience / 4), RECOVERY_ASKS_AGAIN_AFTER.min(patience / 2));
-        Ok(Self { talos, client, prepare, patience, settle, ask_again, progress })
+        Ok(Self { talos, client, prepare, keep: None, patience, settle, ask_again, progress })
+    }
+
+    /// Keeps rescues in a repository too.
+    #[must_use]
+    pub fn keeping(mut self, keep: Option<RescueRequest>) -> Self {
+        self.keep = keep;
+        self
     }
 
     pub(super) fn node(&self, planned: &PlannedNode) -> Outcome<Node> {
@@ -119,7 +129,7 @@ impl Recovery {
     /// Where it cannot be had, or is damaged.
     pub async fn save(&self, node: &super::Node, directory: &Path) -> Outcome<(PathBuf, bool)> {
         let planned = PlannedNode { name: node.name.clone(), address: node.address.clone(), addresses: Vec::new(), wipe: String::new() };
-        let saved = self.rescue(&planned, &directory.join("from-node")).await?;
+        let saved = self.rescue(&planned, &directory.join("from-node"), false).await?;
         let path = PathBuf::from(saved.get("file").and_then(Value::as_str).unwrap_or_default());
         if saved.get("sound").and_then(Value::as_bool) != Some(true) {
             return Err(Failure::new(Code::Unproven, format!("what {} holds is not sound, so nothing can be restored from it", node.name))
@@ -142,17 +152,9 @@ impl Recovery {
             Source::Backup { repository, id, .. } => self.fetch(repository, id, file, keep).await?,
             Source::File { path, raw } => self.edit(notebook, path, *raw, file, keep).await?,
         };
-        let described = described(notebook.plan(), file).await?;
+        let described = described(notebook.plan(), file, highest_rescued(&notebook.all_facts("rescue"))).await?;
         let mut all = facts(described);
         all.insert("changes".to_owned(), changes.into());
-        let target = all.get("revision_after").and_then(Value::as_i64).unwrap_or(0);
-        let rescued = highest_rescued(notebook);
-        if !keep && target <= rescued {
-            return Err(Failure::failed("the revisions would not be moved past everything that a survivor has handed out")
-                .object(file.display())
-                .cause(format!("the file ends at {target}, a survivor at {rescued}"))
-                .again());
-        }
         Ok(Value::Object(all))
     }
 
@@ -212,7 +214,7 @@ impl Recovery {
         let made = path.metadata().and_then(|metadata| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
         let seconds = |at: Timestamp| at.as_millisecond() as f64 / 1000.0;
         let made = Timestamp::try_from(made).map_or_else(|_| seconds(Timestamp::now()), seconds);
-        let highest = held.revision.max(highest_rescued(notebook));
+        let highest = held.revision.max(highest_rescued(&notebook.all_facts("rescue")));
         let seen = Sighting { revision: etcd_store::id::Revision(highest), at: made };
         let target = bump::target(&[seen], None, seconds(Timestamp::now()), restore::random_fraction()?).0;
         notebook.note(Facts::from_iter([("target".to_owned(), target.into())]))?;
@@ -221,8 +223,9 @@ impl Recovery {
 
     async fn removed(&self, plan: &Plan, member: &str) -> Outcome<Option<bool>> {
         let id = member_id(member)?;
-        for node in &plan.nodes {
-            if let Ok(members) = self.node(node)?.etcd_members(false).await {
+        // Never the node itself: in a split it may have another word for it.
+        for node in plan.nodes.iter().filter(|node| !matches!(&plan.goal, Goal::Replace { node: replaced } if *replaced == node.name)) {
+            if let Ok(members) = self.node(node)?.etcd_members(true).await {
                 return Ok(Some(members.iter().all(|member| member.id != id)));
             }
         }
@@ -279,8 +282,20 @@ impl Recovery {
             tokio::time::sleep(POLL).await;
         };
         let first = notebook.plan().nodes.first().ok_or_else(|| Failure::failed("the plan has no node; this is a bug in Lifeboat"))?;
-        let content = self.proven(notebook, first).await?;
-        let members: Vec<Value> = view.members.iter().map(|member| member_json(member, view.leader())).collect();
+        let content = loop {
+            match self.proven(notebook, first).await {
+                Ok(content) => break content,
+                // A node that starts anew at this moment proves nothing, either way.
+                Err(failure) if failure.code != Code::Unproven && begun.elapsed() < self.patience => {
+                    self.progress.say(&format!("{}: {}; it is asked again", first.name, failure.what));
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        let mut listed: Vec<_> = view.members.iter().collect();
+        listed.sort_by_key(|member| member.label());
+        let members: Vec<Value> = listed.into_iter().map(|member| member_json(member, view.leader())).collect();
         let advice: Vec<String> = findings
             .iter()
             .filter(|finding| finding.severity == Severity::Advice)
@@ -318,12 +333,12 @@ fn member_id(text: &str) -> Outcome<etcd_store::id::MemberId> {
 }
 
 /// The highest revision that any rescue holds.
-fn highest_rescued(notebook: &Notebook<'_, Plan>) -> i64 {
-    notebook.all_facts("rescue").into_iter().filter_map(|facts| facts.get("revision")?.as_i64()).max().unwrap_or(0)
+fn highest_rescued(rescues: &[&Facts]) -> i64 {
+    rescues.iter().filter_map(|facts| facts.get("revision")?.as_i64()).max().unwrap_or(0)
 }
 
 /// What the file for the upload holds. Refuses one that is of another cluster, where the plan could not know it.
-async fn described(plan: &Plan, file: &Path) -> Outcome<Value> {
+async fn described(plan: &Plan, file: &Path, rescued: i64) -> Outcome<Value> {
     let own = file.to_owned();
     let held = on_thread("look", move || Ok(snapshot_file::facts(&own, false))).await??;
     let nodes = plan.nodes.iter().map(|node| (node.name.as_str(), node.addresses.clone()));
@@ -335,6 +350,12 @@ async fn described(plan: &Plan, file: &Path) -> Outcome<Value> {
             .cause(format!("{}; give the plan up by --abandon, and take the right one, or this one with --foreign", check.says))
             .next(["lifeboat", "recover", "talos", "--abandon"]));
     }
+    if matches!(plan.goal, Goal::Restore { keep_revisions: false, .. }) && held.revision <= rescued {
+        return Err(Failure::failed("nothing was wiped: the revisions would not be moved past everything that a survivor has handed out")
+            .object(file.display())
+            .cause(format!("the file ends at {}, a survivor at {rescued}", held.revision))
+            .next(["lifeboat", "recover", "talos", "--abandon"]));
+    }
     Ok(json!({"file": file, "size": held.size, "revision_after": held.revision, "keys": held.live_keys}))
 }
 
@@ -344,7 +365,9 @@ impl Driver<Plan> for Recovery {
         Ok(match &plan.steps[step] {
             Step::Rescue { node, to } => self.rescued(node, to).await.map(facts),
             // It appears complete or not at all.
-            Step::Prepare { file, .. } if file.exists() => Some(facts(described(plan, file).await?)),
+            Step::Prepare { file, .. } if file.exists() => {
+                Some(facts(described(plan, file, highest_rescued(&journal.all_facts("rescue"))).await?))
+            }
             Step::Remove { member, label } => {
                 let is_gone = self.removed(plan, member).await?;
                 (is_gone == Some(true)).then(|| facts(json!({"member": member, "name": label})))
@@ -363,7 +386,7 @@ impl Driver<Plan> for Recovery {
         let plan = notebook.plan();
         let until = if matches!(plan.goal, Goal::Restore { .. }) { Until::Empty } else { Until::StartedAnew };
         Ok(match plan.steps[step].clone() {
-            Step::Rescue { node, to } => Turn::Done(facts(self.rescue(&node, &to).await?)),
+            Step::Rescue { node, to } => Turn::Done(facts(self.rescue(&node, &to, plan.no_rescue).await?)),
             Step::Prepare { from, file } => Turn::Done(facts(self.prepare(notebook, &from, &file).await?)),
             Step::Remove { member, label } => Turn::Done(facts(self.remove(plan, &member, &label).await?)),
             Step::Reset { nodes } => Turn::Done(facts(self.reset(notebook, &nodes, until).await?)),

@@ -12,6 +12,9 @@ use super::seen::{self, see};
 use crate::failure::{Failure, Outcome};
 use crate::journal::{Facts, Notebook, Turn};
 
+/// How many times the patience for one state all states together may take: a learner that gets further, an etcd that is started anew for ever.
+const PATIENCES: u32 = 4;
+
 /// How far a node has come on its way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
@@ -27,10 +30,22 @@ enum Stage {
     Alien(String),
 }
 
+fn alien(plan: &Plan, node: &PlannedNode, reason: &str) -> Failure {
+    let works = plan.nodes.first().map_or("", |first| first.name.as_str());
+    Failure::failed(format!("{} belongs to another cluster", node.name))
+        .object(&node.address)
+        .cause(format!(
+            "{reason}. etcd is restored and runs on {works}; nothing more is wiped by this plan: give it up, then replace the member on {}",
+            node.name
+        ))
+        .next(["lifeboat", "recover", "talos", "--abandon"])
+}
+
 impl Recovery {
     /// Carries the step out.
     pub(super) async fn join(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode) -> Outcome<Turn> {
-        let mut begun = Instant::now();
+        let entered = Instant::now();
+        let mut begun = entered;
         let mut last = None;
         loop {
             let stage = self.stage(notebook.plan(), node).await?;
@@ -47,11 +62,15 @@ impl Recovery {
                     let facts = json!({"node": node.name});
                     return Ok(Turn::Done(facts.as_object().cloned().unwrap_or_default()));
                 }
-                Stage::Alien(reason) => return Ok(Self::back_to_reset(notebook.plan(), format!("{}: {reason}", node.name))),
+                // One node alone: where a member is replaced it is wiped again; a restored cluster goes on without it.
+                Stage::Alien(reason) => match notebook.plan().goal {
+                    Goal::Replace { .. } => return Ok(Self::back_to_reset(notebook.plan(), format!("{}: {reason}", node.name))),
+                    Goal::Restore { .. } => return Err(alien(notebook.plan(), node, reason)),
+                },
                 Stage::Failed(reason) => self.start_anew(notebook, node, reason).await?,
                 Stage::OnItsWay(_) | Stage::Learner(_) => {}
             }
-            if begun.elapsed() > self.patience {
+            if begun.elapsed() > self.patience || entered.elapsed() > self.patience * PATIENCES {
                 return Err(self.stuck(notebook.plan(), node, &stage));
             }
             tokio::time::sleep(POLL).await;
@@ -79,6 +98,8 @@ impl Recovery {
         };
         let member = members.iter().find(|member| is_of(member, &node.name, &node.addresses));
         let status = asked.etcd_status().await.ok();
+        // Addresses may be translated or change; an id is an id.
+        let member = status.as_ref().and_then(|status| members.iter().find(|member| member.id == status.member_id)).or(member);
         Ok(match (member, status) {
             (Some(member), Some(status)) if status.member_id != member.id && seen.data != Data::None => {
                 Stage::Alien(format!("it runs as member {}, and the cluster knows it as {}", status.member_id, member.id))

@@ -46,7 +46,7 @@ pub async fn find_out(options: &TalosOptions, wanted: &Wanted) -> Outcome<Eviden
             .cause(format!("this talosconfig has {}; it reads machine configs and resets nodes", reached.client.roles()))
             .again());
     }
-    let (nodes, workers) = known(&reached, options).await;
+    let (nodes, workers) = known(&reached, options, &wanted.gone).await;
     if nodes.len() > NODES_MAX {
         return Err(Failure::failed(format!("{} control plane nodes are more than a cluster has", nodes.len())).again());
     }
@@ -70,7 +70,7 @@ struct Known {
 type Worker = (String, Vec<IpAddr>);
 
 /// The control plane as far as anything tells: discovery, member lists, the talosconfig, the caller.
-async fn known(reached: &Reached, options: &TalosOptions) -> (Vec<(Known, Asked)>, Vec<Worker>) {
+async fn known(reached: &Reached, options: &TalosOptions, gone: &[String]) -> (Vec<(Known, Asked)>, Vec<Worker>) {
     let mut all: Vec<(Known, Asked)> = Vec::new();
     let mut workers = Vec::new();
     for node in reached.everyone().await {
@@ -82,7 +82,9 @@ async fn known(reached: &Reached, options: &TalosOptions) -> (Vec<(Known, Asked)
     }
     let named = options.nodes.iter().filter_map(|name| NodeName::parse(name).ok());
     let own = reached.client.nodes().into_iter().filter_map(|node| node.name().cloned());
-    for name in named.chain(own) {
+    // One that is said to be gone is asked as well: it may answer.
+    let gone = gone.iter().filter_map(|name| NodeName::parse(name).ok());
+    for name in named.chain(own).chain(gone) {
         let is_known = |known: &Known| known.name == name.as_str() || name.ip().is_some_and(|ip| known.addresses.contains(&ip));
         let is_worker = workers
             .iter()
@@ -104,6 +106,8 @@ async fn ask(known: &Known, node: &Asked, wanted: &Wanted) -> (Told, bool) {
     let held = if facts.is_ok() { node.addresses().await.unwrap_or_default() } else { Vec::new() };
     let mut addresses = known.addresses.clone();
     addresses.extend(held.iter().map(|address| address.ip).filter(|ip| !ip.is_loopback() || known.addresses.contains(ip)));
+    let advertised = facts.iter().filter_map(|facts| facts.etcd.as_ref()).flat_map(|etcd| etcd.advertised.iter().copied());
+    addresses.extend(advertised);
     let name = match (&facts, known.is_control_plane) {
         (Ok(facts), false) => facts.etcd.as_ref().map(|etcd| etcd.name.clone()).filter(|name| !name.is_empty()),
         _ => None,

@@ -18,6 +18,7 @@ pub mod checks;
 pub mod diagnosis;
 pub mod drive;
 mod evidence;
+mod guard;
 mod join;
 pub mod look;
 pub mod plan;

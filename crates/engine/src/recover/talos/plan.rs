@@ -183,6 +183,14 @@ pub struct Plan {
     pub why: String,
     /// Nodes that are out of order and powered off.
     pub gone: Vec<String>,
+    /// Those of them of which an address is known: they are asked again before anything is lost.
+    pub away: Vec<PlannedNode>,
+    /// The words that asked for it; the same ones go on with it.
+    pub asked: Vec<String>,
+    /// A living cluster is given up.
+    pub roll_back: bool,
+    /// What cannot be read is wiped all the same.
+    pub no_rescue: bool,
     /// Workers: name and address.
     pub workers: Vec<(String, String)>,
     /// The backup is wanted although it seems to be of another cluster.
@@ -235,6 +243,8 @@ pub struct Wanted {
     pub no_rescue: bool,
     /// Leave revisions as they were.
     pub keep_revisions: bool,
+    /// The words that ask for it.
+    pub asked: Vec<String>,
     /// Where files go: a directory that is not there yet.
     pub directory: PathBuf,
     /// Bytes that are free where it will be.
@@ -282,6 +292,10 @@ pub fn restore(evidence: &Evidence, backup: &Backup, wanted: &Wanted) -> Outcome
         nodes,
         why,
         gone: wanted.gone.clone(),
+        away: away(evidence, wanted),
+        asked: wanted.asked.clone(),
+        roll_back: wanted.roll_back,
+        no_rescue: wanted.no_rescue,
         workers: evidence.workers.clone(),
         foreign: wanted.foreign,
         directory: wanted.directory.clone(),
@@ -330,12 +344,21 @@ pub fn replace(evidence: &Evidence, node: &str, wanted: &Wanted) -> Outcome<Plan
         nodes,
         why: format!("{} works and keeps what the cluster holds", keeper.name),
         gone: wanted.gone.clone(),
+        away: away(evidence, wanted),
+        asked: wanted.asked.clone(),
+        roll_back: wanted.roll_back,
+        no_rescue: wanted.no_rescue,
         workers: evidence.workers.clone(),
         foreign: false,
         directory: wanted.directory.clone(),
         checks,
         steps,
     })
+}
+
+fn away(evidence: &Evidence, wanted: &Wanted) -> Vec<PlannedNode> {
+    let is_gone = |node: &&Node| node.facts.is_err() && wanted.gone.iter().any(|gone| node.is_called(gone));
+    evidence.nodes.iter().filter(is_gone).map(planned).collect()
 }
 
 /// The member that runs, or ran, on a node, as another node's member list has it: id and name.
@@ -359,7 +382,7 @@ fn rescues(nodes: &[&Node], wanted: &Wanted) -> Vec<Step> {
 }
 
 /// A node's name as the name of a file: names come from outside. No dot, for what follows one is an extension.
-fn plain(name: &str) -> String {
+pub(super) fn plain(name: &str) -> String {
     let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).take(100).collect();
     if plain.is_empty() { "node".to_owned() } else { plain }
 }

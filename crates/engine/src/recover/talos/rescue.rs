@@ -9,6 +9,7 @@ use talos_api::Node;
 use super::drive::Recovery;
 use super::plan::PlannedNode;
 use crate::access::Access;
+use crate::backup;
 use crate::failure::{Failure, Outcome};
 use crate::seal_pipeline::on_thread;
 use crate::snapshot_file::{self, SaveRequest, Target};
@@ -20,6 +21,8 @@ use crate::temporary::Temporary;
 const DATABASE: &str = "/var/lib/etcd/member/snap/db";
 /// How often a file is read until two readings are equal.
 const READINGS: usize = 4;
+/// Bytes that are written to a rescue file at a time.
+const STEP: usize = 1 << 20;
 /// Bytes of a page of the smallest kind: less than this is no database.
 const LEAST: u64 = 4096;
 
@@ -40,7 +43,24 @@ impl Recovery {
     }
 
     /// Carries the step out.
-    pub(super) async fn rescue(&self, node: &PlannedNode, to: &Path) -> Outcome<Value> {
+    pub(super) async fn rescue(&self, node: &PlannedNode, to: &Path, may_fail: bool) -> Outcome<Value> {
+        let asked = self.node(node)?;
+        // Of which state this is, so that a later one is not taken for it.
+        let boot_id = asked.boot_id().await.ok();
+        let applied = asked.etcd_status().await.ok().map(|status| status.raft_applied_index);
+        let mut rescued = match self.rescue_once(node, to, applied.is_some() && !may_fail).await {
+            Err(failure) if may_fail => {
+                self.progress.say(&format!("warning: what {} holds is not rescued: {}", node.name, said(&failure)));
+                json!({"node": node.name, "file": null, "clean": false, "sound": false, "why": said(&failure)})
+            }
+            rescued => rescued?,
+        };
+        rescued["boot_id"] = boot_id.into();
+        rescued["applied"] = applied.into();
+        Ok(rescued)
+    }
+
+    async fn rescue_once(&self, node: &PlannedNode, to: &Path, must_be_sound: bool) -> Outcome<Value> {
         if let Some(directory) = to.parent() {
             disk::create_dir_all(directory, 0o700).map_err(|error| {
                 Failure::failed(format!("the directory for rescue files cannot be made: {error}")).object(directory.display()).again()
@@ -51,14 +71,52 @@ impl Recovery {
         // Without a running etcd there is no snapshot; without a quorum there is one all the same.
         if asked.etcd_status().await.is_ok() {
             match self.snapshot(node, &clean).await {
-                Ok(()) => return Ok(described(node, &clean, true).await),
+                Ok(()) => return Ok(self.kept(&asked, described(node, &clean, true).await, &clean, true).await),
                 Err(failure) => {
                     self.progress.say(&format!("{}: no snapshot can be had ({}), so its file is read", node.name, said(&failure)))
                 }
             }
         }
         self.read_file(&asked, node, &dirty).await?;
-        Ok(described(node, &dirty, false).await)
+        let described = described(node, &dirty, false).await;
+        if must_be_sound && described.get("sound").and_then(Value::as_bool) != Some(true) {
+            return Err(Failure::failed(format!("{} runs, and neither a snapshot of it nor its file is sound", node.name))
+                .object(dirty.display())
+                .cause(format!(
+                    "{}; --abandon, then --no-rescue wipes it without",
+                    described.get("why").and_then(Value::as_str).unwrap_or_default()
+                ))
+                .again());
+        }
+        Ok(self.kept(&asked, described, &dirty, false).await)
+    }
+
+    /// Puts a sound rescue into the repository too, where there is one and recipients are known. That it could not be costs a word: the file is here.
+    async fn kept(&self, asked: &Node, mut described: Value, file: &Path, clean: bool) -> Value {
+        let (Some(keep), Some(true)) = (&self.keep, described.get("sound").and_then(Value::as_bool)) else { return described };
+        let status = asked.etcd_status().await.ok();
+        let name = described.get("node").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let request = backup::RescueRequest {
+            file: file.to_owned(),
+            clean,
+            member: status.as_ref().map(|status| vault::manifest::Member { id: status.member_id, name: name.clone() }),
+            etcd: status.map(|status| status.version),
+            talos: asked.version().await.ok().map(|version| version.tag),
+            tags: Vec::new(),
+            ..keep.clone()
+        };
+        match backup::rescue(request, std::sync::Arc::clone(&self.progress)).await {
+            Ok(committed) => {
+                let id = committed.manifest.id.to_string();
+                self.progress.say(&format!("{name}: kept in the repository as {id}"));
+                described["backup"] = id.into();
+            }
+            Err(failure) => {
+                self.progress.say(&format!("warning: what {name} held is kept here only, not in the repository: {}", said(&failure)));
+                described["not_in_repository"] = said(&failure).into();
+            }
+        }
+        described
     }
 
     async fn snapshot(&self, node: &PlannedNode, to: &Path) -> Outcome<()> {
@@ -111,14 +169,21 @@ impl Recovery {
         let cannot = |error: std::io::Error| Failure::failed(format!("the rescue file cannot be written: {error}")).again();
         let wrong = |error: talos_api::Error| failure("the database of the node cannot be read", &error);
         let mut stream = asked.read(DATABASE).await.map_err(wrong)?;
-        let (mut hash, mut length) = (Context::new(&SHA256), 0_u64);
+        let (mut hash, mut length, mut waiting) = (Context::new(&SHA256), 0_u64, Vec::with_capacity(STEP));
+        // Talos sends a KiB at a time.
         while let Some(piece) = stream.next().await.map_err(wrong)? {
             hash.update(&piece);
-            file.write_all_at(&piece, length).map_err(cannot)?;
-            length += piece.len() as u64;
-            self.progress.bytes("rescue", length, None);
+            waiting.extend_from_slice(&piece);
+            if waiting.len() >= STEP {
+                file.write_all_at(&waiting, length).map_err(cannot)?;
+                length += waiting.len() as u64;
+                waiting.clear();
+                self.progress.bytes("rescue", length, None);
+            }
         }
         self.progress.done();
+        file.write_all_at(&waiting, length).map_err(cannot)?;
+        length += waiting.len() as u64;
         on_thread("sync", move || Ok(file.sync())).await?.map_err(cannot)?;
         let mut digest = [0; 32];
         digest.copy_from_slice(hash.finish().as_ref());

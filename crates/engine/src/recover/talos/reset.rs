@@ -29,7 +29,7 @@ pub(super) enum Until {
 /// What was asked of a node, as the journal remembers it: the boots in which it was told to wipe itself.
 fn told_in<'a>(notes: &'a [Facts], node: &str) -> Vec<&'a str> {
     let of_node = notes.iter().filter(|note| note.get("node").and_then(Value::as_str) == Some(node));
-    of_node.filter_map(|note| note.get("boot_id")?.as_str()).collect()
+    of_node.filter_map(|note| note.get("told_in")?.as_str()).collect()
 }
 
 impl Recovery {
@@ -38,6 +38,11 @@ impl Recovery {
         let looks = join_all(nodes.iter().map(|node| async move { Ok::<_, Failure>(see(&self.node(node)?).await) })).await;
         for look in looks {
             if !look?.is_ok_and(|seen| seen.is_clean()) {
+                return Ok(false);
+            }
+        }
+        for node in nodes {
+            if seen::has_upload(&self.node(node)?).await {
                 return Ok(false);
             }
         }
@@ -58,7 +63,8 @@ impl Recovery {
                     Ok(seen) => seen.words(),
                     Err(reason) => format!("it does not answer: {reason}"),
                 };
-                if last.insert(node.name.clone(), word.clone()).is_some_and(|before| before != word) {
+                let mark = look.as_ref().map(Seen::mark).map_err(|_| ());
+                if last.insert(node.name.clone(), mark.clone()).is_some_and(|before| before != mark) {
                     // Something goes on: patience is for standing still.
                     begun = Instant::now();
                 }
@@ -94,11 +100,14 @@ impl Recovery {
     ) -> Outcome<bool> {
         let boots: Vec<String> = told_in(notebook.notes(), &node.name).into_iter().map(str::to_owned).collect();
         let is_new_boot = !boots.is_empty() && !boots.contains(&seen.boot_id);
+        let asked = self.node(node)?;
         let done = match until {
-            Until::Empty => seen.is_clean(),
-            Until::StartedAnew => is_new_boot || (boots.is_empty() && seen.is_clean()),
+            // An upload that lies there may have an order to restore it in the machine's memory, which only a reboot takes away.
+            Until::Empty => seen.is_clean() && (is_new_boot || !seen::has_upload(&asked).await),
+            Until::StartedAnew if seen.data == Data::None => is_new_boot || (boots.is_empty() && seen.is_clean()),
+            Until::StartedAnew => self.has_rejoined(notebook.plan(), node).await?,
         };
-        if done || seen.stage == MachineStage::Resetting || seen.data == Data::None {
+        if done || seen.stage == MachineStage::Resetting || (seen.data == Data::None && !seen.is_clean()) {
             return Ok(done);
         }
         if boots.contains(&seen.boot_id) {
@@ -114,11 +123,25 @@ impl Recovery {
                 .cause("it takes the order and does not carry it out, or another member fills it again: look at its console and at who else still runs")
                 .next(["lifeboat", "recover", "talos"]));
         }
-        notebook.note(Facts::from_iter([text("node", &node.name), text("boot_id", &seen.boot_id)]))?;
+        if until == Until::Empty {
+            self.refuse_a_living_cluster(notebook).await?;
+            self.refuse_the_living_dead(notebook.plan()).await?;
+        }
+        self.rescue_again(notebook, node, seen).await?;
+        notebook.note(Facts::from_iter([text("node", &node.name), text("told_in", &seen.boot_id)]))?;
         told.insert(node.name.clone(), Instant::now());
+        if seen.data == Data::None {
+            self.progress
+                .say(&format!("{}: an upload lies there, and an order to restore it may be in its memory: it is rebooted", node.name));
+            return match asked.reboot().await {
+                Ok(()) => Ok(false),
+                Err(error) if seen::may_pass(&error) => Ok(false),
+                Err(error) => Err(seen::refused("the node was not rebooted", &error)),
+            };
+        }
         self.progress.say(&format!("{}: wipe {} and reboot", node.name, node.wipe));
         let order = ResetRequest { graceful: false, reboot: true, wipe: vec![node.wipe.clone()] };
-        match self.node(node)?.reset(order).await {
+        match asked.reset(order).await {
             Ok(_) => Ok(false),
             Err(error) if seen::may_pass(&error) => Ok(false),
             Err(error) => Err(seen::refused("the node was not reset", &error)),

@@ -11,6 +11,10 @@ use crate::talos::failure::failure;
 pub(super) const DATA: &str = "/var/lib/etcd";
 /// Where the database is in it.
 const DATABASE: &str = "/var/lib/etcd/member/snap";
+/// Bytes of the smallest page a database has.
+const PAGE: u64 = 4096;
+/// Where an upload lies, and its name there.
+const UPLOAD: (&str, &str) = ("/var/lib", "etcd.snapshot");
 /// What an empty filesystem may hold.
 const NO_DATA: &str = "lost+found";
 
@@ -42,6 +46,11 @@ impl Seen {
     /// Whether etcd runs and is well.
     pub(super) fn is_well(&self) -> bool {
         self.state == "Running" && self.health == ServiceHealth::Healthy
+    }
+
+    /// What tells one state from another; without texts, which differ each time etcd is started anew.
+    pub(super) fn mark(&self) -> (String, bool, String) {
+        (self.state.clone(), self.data == Data::None, self.boot_id.clone())
     }
 
     /// In words.
@@ -88,9 +97,16 @@ pub(super) async fn data(node: &Node) -> Data {
     }
     let database = match node.list(DATABASE, 1).await {
         Ok(files) => files.into_iter().find(|file| file.name == "db" && !file.is_directory).map(|file| file.size),
-        Err(_) => None,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => None,
+        Err(error) => return Data::Unknown(error.kind().to_string()),
     };
-    Data::There { database }
+    // Less than a page is no database: a write that never came to anything.
+    Data::There { database: database.filter(|size| *size >= PAGE) }
+}
+
+/// Whether an upload lies on a node: an order to restore it may still be in its memory.
+pub(super) async fn has_upload(node: &Node) -> bool {
+    node.list(UPLOAD.0, 1).await.is_ok_and(|entries| entries.iter().any(|entry| entry.name == UPLOAD.1))
 }
 
 /// A planned node, as it is asked.
