@@ -1,5 +1,5 @@
 //! The whole of Lifeboat against Talos: the double's nodes in front of real etcd (docs/talos-double.md).
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod backup;
 mod care;

@@ -19,7 +19,9 @@ struct Plain {
 impl Plain {
     fn of(&self, text: &str) -> String {
         let text = self.replace.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
-        text.lines().map(line).collect::<Vec<_>>().join("\n")
+        // Who leads, and what a busy machine is advised, is chance.
+        let lines = text.lines().filter(|text| !text.starts_with("advice ")).map(line);
+        lines.map(|text| if text.starts_with("cp-") { text.replace(" yes ", " - ") } else { text }).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -53,9 +55,9 @@ fn the_worst_day_in_the_documentation_is_a_real_run() {
     let id = taken["backups"][0]["manifest"]["id"].as_str().unwrap().to_owned();
     let before = talos.dump(0);
     // Two disks are gone, and the third machine's etcd has stopped.
+    talos.double.stop_etcd(0);
     talos.double.wipe_data(1);
     talos.double.wipe_data(2);
-    talos.double.stop_etcd(0);
     let found = talos.recover(&[]).run().ok();
     let planned = talos.recover(&["latest", "--dry-run"]).arg("-i").arg(talos.job.identity()).run().ok();
     let done = talos.recover(&["latest", "--confirm", "prod"]).arg("-i").arg(talos.job.identity()).run().ok();

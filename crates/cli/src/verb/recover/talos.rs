@@ -323,7 +323,7 @@ impl Run<'_> {
                 members: member.map(|member| plain_member(member.id, &member.name)).into_iter().collect(),
                 warnings,
             };
-            Ok(Chosen { backup, repository: Some(loaded.repository.id().clone()) })
+            Ok(Chosen { backup, repository: Some(*loaded.repository.id()) })
         })
     }
 
