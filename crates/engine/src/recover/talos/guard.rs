@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::drive::{Recovery, text};
 use super::evidence::Data;
-use super::plan::{Goal, Plan, PlannedNode, Step};
+use super::plan::{Plan, PlannedNode, Step};
 use super::seen::{Seen, see};
 use crate::failure::{Code, Failure, Outcome};
 use crate::journal::{Facts, Notebook};
@@ -97,22 +97,33 @@ impl Recovery {
         matches!(self.content(plan, node).await, Err(failure) if failure.code == Code::Unproven)
     }
 
-    /// Whether the node that is replaced has joined anew already, as a member that the others list.
-    pub(super) async fn has_rejoined(&self, plan: &Plan, node: &PlannedNode) -> Outcome<bool> {
-        let Goal::Replace { .. } = plan.goal else { return Ok(false) };
+    /// How the node that is replaced stands to the others.
+    pub(super) async fn standing(&self, plan: &Plan, node: &PlannedNode) -> Outcome<Standing> {
         let removed = plan.steps.iter().find_map(|step| match step {
             Step::Remove { member, .. } => Some(member.as_str()),
             _ => None,
         });
-        let Ok(status) = self.node(node)?.etcd_status().await else { return Ok(false) };
+        let Ok(status) = self.node(node)?.etcd_status().await else { return Ok(Standing::Unknown) };
         if removed == Some(status.member_id.to_string().as_str()) {
-            return Ok(false);
+            return Ok(Standing::Removed);
         }
         for other in plan.nodes.iter().filter(|other| other.name != node.name) {
             if let Ok(members) = self.node(other)?.etcd_members(true).await {
-                return Ok(members.iter().any(|member| member.id == status.member_id));
+                let is_listed = members.iter().any(|member| member.id == status.member_id);
+                return Ok(if is_listed { Standing::Rejoined } else { Standing::Unknown });
             }
         }
-        Ok(false)
+        Ok(Standing::Unknown)
     }
+}
+
+/// How a node that is replaced stands to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It runs as a member that they list, and that is not the one that was removed.
+    Rejoined,
+    /// It runs as the member that was removed.
+    Removed,
+    /// It does not say, or nobody knows it.
+    Unknown,
 }

@@ -9,6 +9,7 @@ use talos_api::{MachineStage, ResetRequest};
 
 use super::drive::{POLL, Recovery, text};
 use super::evidence::Data;
+use super::guard::Standing;
 use super::plan::{Plan, PlannedNode};
 use super::seen::{self, Seen, see};
 use crate::failure::{Failure, Outcome};
@@ -105,7 +106,12 @@ impl Recovery {
             // An upload that lies there may have an order to restore it in the machine's memory, which only a reboot takes away.
             Until::Empty => seen.is_clean() && (is_new_boot || !seen::has_upload(&asked).await),
             Until::StartedAnew if seen.data == Data::None => is_new_boot || (boots.is_empty() && seen.is_clean()),
-            Until::StartedAnew => self.has_rejoined(notebook.plan(), node).await?,
+            Until::StartedAnew => match self.standing(notebook.plan(), node).await? {
+                Standing::Rejoined => true,
+                // Since it was told it started anew, and may be about to join: what it holds may be the living cluster's.
+                Standing::Unknown if is_new_boot && seen.state != "Failed" => return Ok(false),
+                Standing::Unknown | Standing::Removed => false,
+            },
         };
         if done || seen.stage == MachineStage::Resetting || (seen.data == Data::None && !seen.is_clean()) {
             return Ok(done);
