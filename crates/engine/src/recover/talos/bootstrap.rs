@@ -26,6 +26,9 @@ const PIECE: usize = 1 << 20;
 /// How soon a node that was not ready is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
+/// How often the content of a member that does not get well is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// The last call of this run.
 #[derive(Default)]
 struct LastCall {
@@ -33,6 +36,8 @@ struct LastCall {
     since: Option<Instant>,
     /// Whether the node said that it is not ready: then it certainly began nothing.
     refused: bool,
+    /// When the content of a member that does not get well was looked at.
+    looked: Option<Instant>,
 }
 
 /// What the journal remembers of the last try.
@@ -178,6 +183,16 @@ impl Recovery {
                 }
             };
         }
+        // It runs and is not well, and since the order was given the machine started anew: half a restore never gets well, for the new log is behind what
+        // its database says it holds, and drops every write.
+        if seen.state == "Running" && tried.is_some() && !same_boot && last_call.looked.is_none_or(|at| at.elapsed() > LOOK_AGAIN) {
+            last_call.looked = Some(Instant::now());
+            if let Err(failure) = self.content(notebook.plan(), node).await
+                && failure.code == Code::Unproven
+            {
+                return Ok(Some(Self::back_to_reset(notebook.plan(), format!("{} runs from half a restore: {failure}", node.name))));
+            }
+        }
         if seen.data != Data::None {
             // The restore is under way, or a start from what it left; with nothing of ours before it is somebody else's.
             let foreign = (tried.is_none() && matches!(seen.data, Data::There { .. }))
@@ -212,7 +227,7 @@ impl Recovery {
         notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id)]))?;
         let answer = self.node(node)?.bootstrap(true, false).await;
         let was_refused = last_call.refused;
-        *last_call = LastCall { since: Some(Instant::now()), refused: false };
+        *last_call = LastCall { since: Some(Instant::now()), refused: false, looked: None };
         match answer {
             Ok(()) => notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id), ("answered".to_owned(), true.into())])),
             // Whether it took effect shows in the next look.
