@@ -286,7 +286,7 @@ impl Recovery {
             match self.proven(notebook, first).await {
                 Ok(content) => break content,
                 // A node that starts anew at this moment proves nothing, either way.
-                Err(failure) if failure.code != Code::Unproven && begun.elapsed() < self.patience => {
+                Err(failure) if !matches!(failure.code, Code::Unproven | Code::WrongCluster) && begun.elapsed() < self.patience => {
                     self.progress.say(&format!("{}: {}; it is asked again", first.name, failure.what));
                     tokio::time::sleep(POLL).await;
                 }

@@ -4,13 +4,11 @@ use serde_json::{Value, json};
 
 use super::drive::Recovery;
 use super::plan::{Goal, Plan, PlannedNode};
-use crate::access::Access;
 use crate::failure::{Code, Failure, Outcome};
 use crate::journal::Notebook;
 use crate::progress::Silent;
 use crate::seal_pipeline::on_thread;
-use crate::snapshot_file::{self, SaveRequest, Target};
-use crate::talos::TalosOptions;
+use crate::snapshot_file;
 use crate::talos::failure::failure;
 
 impl Recovery {
@@ -28,16 +26,7 @@ impl Recovery {
     /// What a running node holds, by a snapshot of it.
     pub(super) async fn content(&self, plan: &Plan, node: &PlannedNode) -> Outcome<snapshot_file::Facts> {
         let path = plan.directory.join("proof.db");
-        let options = TalosOptions { nodes: vec![node.address.clone()], direct: false, ..self.talos.clone() };
-        let request = SaveRequest {
-            source: Access::Talos(options),
-            keepalive_time: None,
-            keepalive_timeout: None,
-            timeout: None,
-            target: Target::File(path.clone()),
-            check: false,
-        };
-        snapshot_file::save(request, std::sync::Arc::new(Silent)).await?;
+        self.snapshot(node, &path, false, std::sync::Arc::new(Silent)).await?;
         let file = path.clone();
         let facts = on_thread("look", move || Ok(snapshot_file::facts(&file, false))).await?;
         // It was only looked at; what it holds is in the clear.

@@ -11,6 +11,7 @@ use super::plan::PlannedNode;
 use crate::access::Access;
 use crate::backup;
 use crate::failure::{Failure, Outcome};
+use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
 use crate::snapshot_file::{self, SaveRequest, Target};
 use crate::talos::TalosOptions;
@@ -70,7 +71,7 @@ impl Recovery {
         let asked = self.node(node)?;
         // Without a running etcd there is no snapshot; without a quorum there is one all the same.
         if asked.etcd_status().await.is_ok() {
-            match self.snapshot(node, &clean).await {
+            match self.snapshot(node, &clean, true, std::sync::Arc::clone(&self.progress)).await {
                 Ok(()) => return Ok(self.kept(&asked, described(node, &clean, true).await, &clean, true).await),
                 Err(failure) => {
                     self.progress.say(&format!("{}: no snapshot can be had ({}), so its file is read", node.name, said(&failure)))
@@ -119,7 +120,8 @@ impl Recovery {
         described
     }
 
-    async fn snapshot(&self, node: &PlannedNode, to: &Path) -> Outcome<()> {
+    /// A snapshot of what runs on a node, into a file; with `check` its structure is proven first.
+    pub(super) async fn snapshot(&self, node: &PlannedNode, to: &Path, check: bool, progress: std::sync::Arc<dyn Progress>) -> Outcome<()> {
         let options = TalosOptions { nodes: vec![node.address.clone()], direct: false, ..self.talos.clone() };
         let request = SaveRequest {
             source: Access::Talos(options),
@@ -127,9 +129,9 @@ impl Recovery {
             keepalive_timeout: None,
             timeout: None,
             target: Target::File(to.to_owned()),
-            check: true,
+            check,
         };
-        snapshot_file::save(request, std::sync::Arc::clone(&self.progress)).await.map(drop)
+        snapshot_file::save(request, progress).await.map(drop)
     }
 
     /// Reads the database file until two readings are equal: etcd may write to it meanwhile. Talos ends a file that it could not read to its end with OK,
