@@ -38,6 +38,8 @@ struct LastCall {
     refused: bool,
     /// When the content of a member that does not get well was looked at.
     looked: Option<Instant>,
+    /// Since when such a member answers nobody.
+    silent: Option<Instant>,
 }
 
 /// What the journal remembers of the last try.
@@ -187,10 +189,8 @@ impl Recovery {
         // its database says it holds, and drops every write.
         if seen.state == "Running" && tried.is_some() && !same_boot && last_call.looked.is_none_or(|at| at.elapsed() > LOOK_AGAIN) {
             last_call.looked = Some(Instant::now());
-            if let Err(failure) = self.content(notebook.plan(), node).await
-                && failure.code == Code::Unproven
-            {
-                return Ok(Some(Self::back_to_reset(notebook.plan(), format!("{} runs from half a restore: {failure}", node.name))));
+            if let Some(reason) = self.half_restored(notebook.plan(), node, last_call).await {
+                return Ok(Some(Self::back_to_reset(notebook.plan(), reason)));
             }
         }
         if seen.data != Data::None {
@@ -223,11 +223,30 @@ impl Recovery {
         }
     }
 
+    /// Why a member that runs and does not get well after a reboot stands on half a restore. Where the new log is far behind its database, etcd never gets
+    /// to the point of answering: then that it stays silent is all there is to see. What it holds came from our file, and is saved again before the wipe.
+    async fn half_restored(&self, plan: &Plan, node: &PlannedNode, last_call: &mut LastCall) -> Option<String> {
+        match self.content(plan, node).await {
+            Ok(_) => {
+                last_call.silent = None;
+                None
+            }
+            Err(failure) if failure.code == Code::Unproven => Some(format!("{} runs from half a restore: {failure}", node.name)),
+            Err(_) => {
+                let silence = last_call.silent.get_or_insert_with(Instant::now).elapsed();
+                (silence > self.ask_again).then(|| {
+                    let seconds = silence.as_secs();
+                    format!("{} was rebooted during the restore, and the etcd it started then has answered nobody for {seconds} s", node.name)
+                })
+            }
+        }
+    }
+
     async fn call(&self, notebook: &mut Notebook<'_, Plan>, node: &PlannedNode, seen: &Seen, last_call: &mut LastCall) -> Outcome<()> {
         notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id)]))?;
         let answer = self.node(node)?.bootstrap(true, false).await;
         let was_refused = last_call.refused;
-        *last_call = LastCall { since: Some(Instant::now()), refused: false, looked: None };
+        *last_call = LastCall { since: Some(Instant::now()), ..LastCall::default() };
         match answer {
             Ok(()) => notebook.note(Facts::from_iter([text("boot_id", &seen.boot_id), ("answered".to_owned(), true.into())])),
             // Whether it took effect shows in the next look.
