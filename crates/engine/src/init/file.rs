@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use vault::name::ClusterName;
 
-use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Spool, Store, Talos};
+use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Store, Talos};
 use crate::failure::{Failure, Outcome};
 
 /// The name that the store gets.
@@ -50,9 +50,9 @@ impl Draft {
                 trusted_signers: self.trusted_signers.clone(),
                 ..Keys::default()
             },
-            spool: Spool::default(),
             defaults: Defaults { stores: vec![STORE.to_owned()], ..Defaults::default() },
             clusters: BTreeMap::from([(self.cluster.to_string(), self.section.clone())]),
+            ..Config::default()
         }
     }
 

@@ -1,5 +1,11 @@
 //! `lifeboat.yaml`: which stores, which keys, which clusters. Secrets are named by file, never written in it.
 
+mod notify;
+mod policy;
+mod schedule;
+mod sections;
+mod units;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +15,12 @@ use crate::extra::Extra;
 pub use crate::extra::MACHINE_CONFIG;
 use crate::failure::{Failure, Outcome};
 use crate::lease::Mode;
+
+pub use notify::{Channel, Event, Notifier};
+pub use policy::Policy;
+pub use schedule::{Schedule, Timing};
+pub use sections::{Agent, Alert, Backup, Drill, Hook, Hooks, IfHookFails, Keep, Verify};
+pub use units::{bytes, duration, share, span};
 
 /// A configuration file larger than this is not one.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -29,6 +41,12 @@ pub struct Config {
     /// For every cluster; a section named in a cluster replaces it whole.
     #[serde(default)]
     pub defaults: Defaults,
+    /// Who is told what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Notifier>,
+    /// The long-running side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
     /// The clusters, by the name they have in the repository.
     #[serde(default)]
     pub clusters: BTreeMap<String, Cluster>,
@@ -88,7 +106,7 @@ pub struct Spool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
-    /// Names of stores, the first one is used by this version.
+    /// Names of stores. A backup goes to all of them; the first one decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stores: Vec<String>,
     /// Files and directories kept beside each backup, sealed.
@@ -100,6 +118,27 @@ pub struct Defaults {
     /// Whether the lease of the repository is taken while a backup runs: `auto` or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Mode>,
+    /// How many of the stores a backup must reach to succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_stores: Option<usize>,
+    /// When backups are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// When backups are verified, and how deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// When a real etcd is booted from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+    /// What is worth a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+    /// Commands around each backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
 }
 
 /// One cluster: exactly one of `etcd`, `kubeadm` and `talos`, and what differs from the defaults.
@@ -127,6 +166,27 @@ pub struct Cluster {
     /// Whether the lease of the repository is taken while a backup runs: `auto` or `off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Mode>,
+    /// How many of the stores a backup must reach to succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_stores: Option<usize>,
+    /// When backups are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+    /// When backups are verified, and how deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// When a real etcd is booted from a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Drill>,
+    /// What is worth a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Alert>,
+    /// Commands around each backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
 }
 
 /// etcd by its client URLs.
@@ -265,8 +325,12 @@ fn check(config: &Config) -> Outcome<()> {
         if let Some(missing) = stores.iter().find(|store| !config.stores.contains_key(*store)) {
             return wrong(format!("clusters.{name}: there is no store named '{missing}' under stores"));
         }
-        if stores.len() > 1 {
-            return wrong(format!("clusters.{name}: this version writes to one store, {} are named", stores.len()));
+        if let Some(twice) = stores.iter().enumerate().find_map(|(at, store)| stores[..at].contains(store).then_some(store)) {
+            return wrong(format!("clusters.{name}: the store '{twice}' is named twice"));
+        }
+        let min_stores = cluster.min_stores.or(config.defaults.min_stores);
+        if let Some(min) = min_stores.filter(|min| *min == 0 || *min > stores.len().max(1)) {
+            return wrong(format!("clusters.{name}: min_stores is {min}, and {} stores are named", stores.len().max(1)));
         }
         for extra in config.extra(cluster) {
             match Extra::of(extra) {
@@ -286,7 +350,32 @@ fn check(config: &Config) -> Outcome<()> {
     if let Some(reserve) = &config.spool.reserve {
         bytes(reserve)?;
     }
-    Ok(())
+    config.defaults.check().map_err(|failure| within("defaults", failure))?;
+    for (name, cluster) in &config.clusters {
+        cluster.check().map_err(|failure| within(&format!("clusters.{name}"), failure))?;
+    }
+    for (at, notifier) in config.notify.iter().enumerate() {
+        notifier.check().map_err(|failure| within(&format!("notify[{at}]"), failure))?;
+    }
+    config.agent.as_ref().map_or(Ok(()), Agent::check).map_err(|failure| within("agent", failure))
+}
+
+/// Says in which section the failure is.
+fn within(section: &str, failure: Failure) -> Failure {
+    let cause = failure.cause.map(|cause| format!("; {cause}")).unwrap_or_default();
+    Failure::usage("the configuration is not sound").cause(format!("{section}: {}{cause}", failure.what))
+}
+
+impl Defaults {
+    fn check(&self) -> Outcome<()> {
+        sections::check(&self.backup, &self.keep, &self.verify, &self.drill, &self.alert, &self.hooks)
+    }
+}
+
+impl Cluster {
+    fn check(&self) -> Outcome<()> {
+        sections::check(&self.backup, &self.keep, &self.verify, &self.drill, &self.alert, &self.hooks)
+    }
 }
 
 impl Config {
@@ -308,35 +397,6 @@ impl Config {
     }
 }
 
-/// A duration as people write it: `2s`, `1m30s`, `250ms`.
-pub fn duration(text: &str) -> Outcome<std::time::Duration> {
-    let span: Result<jiff::SignedDuration, _> = text.parse();
-    span.ok().and_then(|span| std::time::Duration::try_from(span).ok()).ok_or_else(|| {
-        Failure::usage(format!("'{text}' is not a duration")).cause("a number with a unit is expected, such as 2s, 90s or 5m")
-    })
-}
-
-/// A number of bytes as people write it: `0`, `512MiB`, `2GiB`, `1GB`.
-pub fn bytes(text: &str) -> Outcome<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor: Option<u64> = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => Some(1),
-        "k" | "kib" => Some(1 << 10),
-        "m" | "mib" => Some(1 << 20),
-        "g" | "gib" => Some(1 << 30),
-        "t" | "tib" => Some(1 << 40),
-        "kb" => Some(1_000),
-        "mb" => Some(1_000_000),
-        "gb" => Some(1_000_000_000),
-        "tb" => Some(1_000_000_000_000),
-        _ => None,
-    };
-    number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor)).ok_or_else(|| {
-        Failure::usage(format!("'{text}' is not a number of bytes")).cause("a whole number is expected, with a unit such as MiB or GiB")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,6 +411,21 @@ mod tests {
         assert_eq!(config.store_of(prod).unwrap().url, "file:///var/backups/etcd");
         assert_eq!(config.extra(prod), [PathBuf::from("/etc/kubernetes/pki")]);
         assert_eq!(prod.kubeadm.unwrap().etcd().endpoints, ["https://127.0.0.1:2379"]);
+    }
+
+    #[test]
+    fn a_section_of_a_cluster_replaces_that_of_the_defaults_whole() {
+        let config = parse(
+            "stores: {a: {url: x}, b: {url: y}}\ndefaults: {stores: [a, b], backup: {every: 1h, jitter: 5m}, keep: {last: 4, daily: 30}}\nclusters:\n  one: {kubeadm: {}}\n  two: {kubeadm: {}, stores: [b], backup: {cron: '@daily'}, keep: {within: 7d}}\n",
+        )
+        .unwrap();
+        let one = config.policy(&config.clusters["one"]);
+        assert_eq!((one.stores.len(), one.min_stores, one.keep.daily, one.jitter().as_secs()), (2, 1, Some(30), 300));
+        let two = config.policy(&config.clusters["two"]);
+        assert_eq!((two.stores[0].0.as_str(), two.keep.daily, two.jitter().as_secs()), ("b", None, 0));
+        assert!(matches!(two.schedule().unwrap(), Schedule::Cron { .. }));
+        let bare = Config::default().policy(&Cluster::default());
+        assert_eq!((bare.backup.every.as_deref(), bare.keep.within.as_deref()), (Some("6h"), Some("30d")));
     }
 
     #[test]
@@ -372,6 +447,21 @@ mod tests {
             ("clusters: {prod: {kubeadm: {}, talos: {}}}", "exactly one"),
             ("clusters: {prod: {talos: {config_file: x}}}", "absolute path"),
             ("clusters: {prod: {etcd: {endpoints: [a], cert: /c}}}", "go together"),
+            ("defaults: {backup: {jitter: 5m}}", "neither every nor cron"),
+            ("defaults: {backup: {every: 6h, cron: '@daily'}}", "one too many"),
+            ("defaults: {keep: {}}", "no rule"),
+            ("defaults: {keep: {last: 0}}", "no rule"),
+            ("defaults: {keep: {within: never}}", "not a span"),
+            ("defaults: {verify: {every: 1d, rung: booted}}", "stored, read or deep"),
+            ("clusters: {prod: {kubeadm: {}, alert: {content_shrinks_by: much}}}", "clusters.prod: alert: 'much' is not a share"),
+            ("defaults: {hooks: {before: [{command: [sync]}]}}", "absolute path"),
+            ("defaults: {hooks: {after: [{command: [/bin/sync], if_it_fails: abort}]}}", "before the backup"),
+            ("notify: [{on: [failed]}]", "notify[0]: exactly one"),
+            ("notify: [{slack: {url: x}}]", "neither https"),
+            ("notify: [{slack: {url_file: /x}, ping: {url_file: /x}}]", "exactly one"),
+            ("agent: {listen: everywhere}", "listen"),
+            ("stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}", "min_stores is 3"),
+            ("stores: {a: {url: x}}\nclusters: {prod: {kubeadm: {}, stores: [a, a]}}", "named twice"),
         ] {
             let cause = parse(text).unwrap_err().cause.unwrap();
             assert!(cause.contains(word), "{text}: {cause}");

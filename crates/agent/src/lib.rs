@@ -1,0 +1,7 @@
+//! The long-running side of Lifeboat: schedules, hooks, notifications, metrics.
+//!
+//! It decides when something is done, and tells people and machines what came of it; what is done is the crate `engine`'s. Decisions are pure functions
+//! of a configuration, of what is known and of a time that is an argument; sockets, processes and clocks are at the rim.
+//!
+//! It never keeps a state that a new agent on another machine could not read from the repository; a broken cluster, store or receiver never stops the
+//! others.
