@@ -5,3 +5,15 @@
 //!
 //! It never keeps a state that a new agent on another machine could not read from the repository; a broken cluster, store or receiver never stops the
 //! others.
+
+pub mod metrics;
+pub mod observed;
+pub mod page;
+pub mod plan;
+pub mod run;
+mod serve;
+mod tend;
+mod watch;
+
+/// Takes lines for people: the command line prints them.
+pub type Say = std::sync::Arc<dyn Fn(&str) + Send + Sync>;

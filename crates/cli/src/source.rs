@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::config::{self, Etcd};
+use engine::config;
 use engine::source::SourceOptions;
 use engine::talos::{self, TalosOptions};
 use engine::{Access, Failure, Outcome};
@@ -34,7 +34,7 @@ impl Resolved {
             return etcd(options, args).map(Access::Etcd);
         }
         if let Some(section) = self.section.as_ref().filter(|section| section.talos.is_none()) {
-            return etcd(from_section(section)?, args).map(Access::Etcd);
+            return etcd(section.etcd_options()?, args).map(Access::Etcd);
         }
         match (from_environment(), talosconfig_of_environment()) {
             (Some(options), Some(file)) if !names_etcd => Err(two_clusters(&options, &file)),
@@ -143,27 +143,6 @@ fn talos(args: &SourceArgs, section: Option<&config::Talos>) -> Outcome<Access> 
     Ok(Access::Talos(options))
 }
 
-fn from_section(section: &config::Cluster) -> Outcome<SourceOptions> {
-    let etcd = match (&section.etcd, section.kubeadm) {
-        (Some(etcd), _) => etcd.clone(),
-        (None, Some(kubeadm)) => kubeadm.etcd(),
-        (None, None) => Etcd::default(),
-    };
-    let credentials = match &etcd.user {
-        Some(user) => Some(credentials(user, None, etcd.password_file.as_deref())?),
-        None => None,
-    };
-    Ok(SourceOptions {
-        endpoints: etcd.endpoints,
-        cacert: etcd.cacert,
-        cert: etcd.cert,
-        key: etcd.key,
-        credentials,
-        discover: etcd.discover,
-        ..SourceOptions::default()
-    })
-}
-
 /// What etcdctl would take from its environment.
 fn from_environment() -> Option<SourceOptions> {
     let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -207,7 +186,7 @@ fn look_round(args: &SourceArgs) -> Outcome<Access> {
     }
     if is_kubeadm {
         output::say("source: kubeadm's etcd on this machine (https://127.0.0.1:2379, certificates of /etc/kubernetes/pki/etcd)");
-        let options = from_section(&config::Cluster { kubeadm: Some(config::Kubeadm {}), ..config::Cluster::default() })?;
+        let options = config::Cluster { kubeadm: Some(config::Kubeadm {}), ..config::Cluster::default() }.etcd_options()?;
         return etcd(options, args).map(Access::Etcd);
     }
     let options = SourceOptions { endpoints: vec!["http://127.0.0.1:2379".to_owned()], ..SourceOptions::default() };

@@ -31,6 +31,9 @@ pub enum Mode {
     Auto,
     /// Nobody is asked.
     Off,
+    /// Where the store offers one; who does not get it because somebody else has it does nothing. The agent's way: it looks again later.
+    #[serde(skip)]
+    Yield,
     /// Without it nothing is done. Only a flag says so.
     #[serde(skip)]
     Required,
@@ -94,7 +97,7 @@ impl Holder {
                 .object(cluster)
                 .cause(format!("{}; its lease ends at {} unless it is renewed", at_work(&record), record.expires))
                 .again()),
-            Ok(Acquired::Busy(record)) if is_required => Err(busy(store.as_ref(), cluster, &record)),
+            Ok(Acquired::Busy(record)) if is_required || mode == Mode::Yield => Err(busy(store.as_ref(), cluster, &record)),
             Ok(Acquired::Busy(record)) => Ok(Some(format!("{}; this goes on beside it", at_work(&record)))),
             Ok(Acquired::NotOffered(why)) if is_required => Err(Failure::failed("there is no lease to be had")
                 .object(store.root())

@@ -19,6 +19,9 @@ use crate::progress::Teller;
 use crate::resolve::Resolved;
 use crate::{output::Format, passphrase, signals};
 
+/// How long writing down what a run came to may take.
+const RECORD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Arguments of `lifeboat backup`.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
@@ -80,13 +83,33 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let request = request(global, args)?;
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
-    let report = signals::run_then(engine::backup::run(request, &holder, teller), holder.release())?;
+    let report = signals::run_then(recorded(request, &holder, teller), holder.release())?;
     let format = global.format();
     match format {
         Format::Table | Format::Simple => output::print(&table(&report, dry_run)),
         _ => output::value(format, "lifeboat.backup/1", json(&report))?,
     }
     Ok(report.code)
+}
+
+/// Takes the backup, and writes down what came of it where that is news: the next `status`, on whatever machine, tells a run that failed from one that
+/// never was.
+async fn recorded(request: Request, holder: &Holder, teller: std::sync::Arc<Teller>) -> Outcome<Report> {
+    let (place, named, key) = (request.place.clone(), request.cluster.clone(), request.signing_key.clone());
+    let dry_run = request.dry_run;
+    let outcome = engine::backup::run(request, holder, teller).await;
+    let failure = outcome.as_ref().err();
+    // What was not begun did not fail.
+    let is_no_run = dry_run || failure.is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository));
+    let cluster = named.or_else(|| outcome.as_ref().ok().map(|report| report.cluster.clone()));
+    let was_fine = outcome.as_ref().is_ok_and(|report| report.code == Code::Ok && report.last_run_was_fine);
+    if let Some(cluster) = cluster.filter(|_| !is_no_run && !was_fine) {
+        let run = engine::record::of(outcome.as_ref().map(|report| report.code), jiff::Timestamp::now());
+        let written = engine::record::record(&place, &cluster, run, key.as_deref());
+        // It must not hold up the answer, nor change it.
+        let _ = tokio::time::timeout(RECORD_WITHIN, written).await;
+    }
+    outcome
 }
 
 /// The backup that is meant; for other verbs that begin with one, too.

@@ -1,5 +1,6 @@
 //! The verbs, one file each. A verb resolves its arguments, has `engine` do the work, and prints the report.
 
+pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod bare;
 pub(crate) mod config;
@@ -14,6 +15,7 @@ pub(crate) mod restore;
 pub(crate) mod shell;
 pub(crate) mod show;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 pub(crate) mod try_backup;
 pub(crate) mod verify;
 
@@ -26,7 +28,7 @@ use crate::args::GlobalArgs;
 #[derive(Parser, Debug)]
 #[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "restore makes files; recover brings a cluster back.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 30 etcd unreachable,\n31 store unreachable."
+    after_help = "restore makes files; recover brings a cluster back.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 22 too old, 23 never ran, 24 last run failed,\n30 etcd unreachable, 31 store unreachable."
 )]
 pub(crate) struct Lifeboat {
     #[command(flatten)]
@@ -43,6 +45,10 @@ enum Verb {
     Backup(backup::Args),
     /// Show the backups, newest first
     List(list::Args),
+    /// Is every cluster protected as its policy says? Exits 0, 22, 23, 24
+    Status(status::Args),
+    /// Take backups of all configured clusters on schedule, verify them, and tell how they stand
+    Agent(agent::Args),
     /// Show one backup in full
     Show(show::Args),
     /// Check that backups are there, whole, and what they claim to be
@@ -84,6 +90,8 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Init(args)) => init::run(&global, args),
         Some(Verb::Backup(args)) => backup::run(&global, args),
         Some(Verb::List(args)) => list::run(&global, args),
+        Some(Verb::Status(args)) => status::run(&global, &args),
+        Some(Verb::Agent(args)) => agent::run(&global, &args),
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),

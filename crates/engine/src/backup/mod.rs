@@ -114,6 +114,8 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// The command that settles the first of them that one command settles.
     pub next: Option<Vec<String>>,
+    /// Whether no failed run is on record that this one ends.
+    pub last_run_was_fine: bool,
 }
 
 /// One member as the plan has it.

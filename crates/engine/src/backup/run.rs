@@ -104,12 +104,13 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let repository = open(&request, progress.as_ref()).await?;
     let cluster = place::cluster(&repository, &request.place, request.cluster.as_ref()).await?;
     let catalog = place::catalog(&repository, &request.place, &cluster).await?;
+    let last_run_was_fine = crate::record::last(&catalog).is_none_or(|run| run.result == vault::mark::RunResult::Ok);
     let last = catalog.backups.last().and_then(|backup| backup.manifest.member.as_ref()).map(|member| member.id);
     let choices = choose(&source.candidates(), &Wish { last, ..request.wish.clone() })?;
     let plan = planned(&source, &choices);
     if request.dry_run {
         let place = request.place.clone();
-        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, warnings: Vec::new(), next: None });
+        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, warnings: Vec::new(), next: None, last_run_was_fine });
     }
     if let Some(word) = holder.take(repository.store(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));
@@ -125,7 +126,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     };
     let next = remarks.iter().find_map(|remark| remark.next.clone());
     let warnings = remarks.into_iter().map(|remark| remark.text).collect();
-    Ok(Report { code, place: request.place.clone(), cluster, committed, plan, warnings, next })
+    Ok(Report { code, place: request.place.clone(), cluster, committed, plan, warnings, next, last_run_was_fine })
 }
 
 fn say_source(source: &Source, progress: &dyn Progress) {

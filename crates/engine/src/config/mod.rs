@@ -2,6 +2,7 @@
 
 mod notify;
 mod policy;
+mod request;
 mod schedule;
 mod sections;
 mod units;

@@ -77,6 +77,13 @@ impl Policy {
         self.backup.jitter.as_deref().and_then(|text| duration(text).ok()).unwrap_or_default()
     }
 
+    /// How long a failed backup is tried again.
+    #[must_use]
+    pub fn retry_window(&self, schedule: &Schedule, at: jiff::Timestamp) -> Duration {
+        let named = self.backup.retry_window.as_deref().and_then(|text| duration(text).ok());
+        named.unwrap_or_else(|| schedule.distance(at) / 2)
+    }
+
     /// The share of keys whose loss from one backup to the next pins the earlier one.
     #[must_use]
     pub fn content_shrinks_by(&self) -> f64 {

@@ -1,0 +1,246 @@
+//! What is due next for one cluster, and when. Pure: the time, and what is remembered, are arguments.
+
+use std::time::Duration;
+
+use engine::config::{Policy, Schedule};
+use jiff::{SignedDuration, Timestamp};
+
+/// The pause after a first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// A piece of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Job {
+    /// A backup.
+    Backup,
+    /// A verification of the newest backup.
+    Verify,
+}
+
+impl Job {
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// What has to be known of a cluster to say what is due. All of it but the failures can be read from the repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// When a backup of the running cluster was taken last, by whomever.
+    pub last_backup: Option<Timestamp>,
+    /// When backups were verified last, whatever came of it.
+    pub last_verify: Option<Timestamp>,
+    /// Tries of the backup that is due that failed.
+    pub failing: Option<Failing>,
+    /// Somebody else is at it; until then there is nothing to do.
+    pub busy_until: Option<Timestamp>,
+}
+
+/// A row of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// When the first of them began.
+    pub first: Timestamp,
+    /// When the last of them ended.
+    pub last: Timestamp,
+    /// How many.
+    pub tries: u32,
+}
+
+impl Memory {
+    /// A backup was committed.
+    pub fn succeeded(&mut self, at: Timestamp) {
+        self.last_backup = self.last_backup.max(Some(at));
+        self.failing = None;
+        self.busy_until = None;
+    }
+
+    /// A try failed. After the window a new row begins: the next moment of the schedule has a window of its own.
+    pub fn failed(&mut self, began: Timestamp, ended: Timestamp, window: Duration) {
+        self.busy_until = None;
+        self.failing = Some(match self.failing {
+            Some(row) if within(row.first, window, began) => Failing { last: ended, tries: row.tries.saturating_add(1), ..row },
+            _ => Failing { first: began, last: ended, tries: 1 },
+        });
+    }
+}
+
+/// The next piece of work and its moment; one in the past or now is due.
+#[must_use]
+pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> Option<(Job, Timestamp)> {
+    let backup = policy.schedule().ok().map(|schedule| (Job::Backup, backup_due(cluster, policy, &schedule, memory, now)));
+    // Without a backup there is nothing to look at.
+    let verify = policy.verify.as_ref().and_then(|verify| verify.timing().schedule().ok().flatten());
+    let verify = verify.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Verify, schedule.due(memory.last_verify, now)));
+    [backup, verify].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
+}
+
+/// When the next backup is due.
+fn backup_due(cluster: &str, policy: &Policy, schedule: &Schedule, memory: &Memory, now: Timestamp) -> Timestamp {
+    let late = offset(cluster, policy.jitter());
+    let on_schedule = |after: Timestamp| schedule.next_after(after.min(now)).map_or(now, |moment| later(moment, late));
+    let due = match (memory.failing, memory.last_backup) {
+        (Some(row), _) => {
+            let again = later(row.last.min(now), pause(row.tries));
+            if within(row.first, policy.retry_window(schedule, row.first), again) { again } else { on_schedule(row.last) }
+        }
+        (None, Some(last)) => on_schedule(last),
+        (None, None) => now,
+    };
+    memory.busy_until.map_or(due, |until| due.max(until))
+}
+
+/// The pause after so many failures.
+fn pause(tries: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
+
+/// A share of the jitter that is always the same for a cluster, on every machine.
+fn offset(cluster: &str, jitter: Duration) -> Duration {
+    let digest = ring::digest::digest(&ring::digest::SHA256, cluster.as_bytes());
+    let share = digest.as_ref().iter().take(2).fold(0_u32, |share, byte| share << 8 | u32::from(*byte));
+    jitter / 65_536 * share
+}
+
+fn later(moment: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| moment.checked_add(by).ok()).unwrap_or(moment)
+}
+
+/// Whether a moment lies within a window that began. A clock that was set back makes it begin anew.
+fn within(began: Timestamp, window: Duration, moment: Timestamp) -> bool {
+    Duration::try_from(moment.duration_since(began)).is_ok_and(|since| since <= window)
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::config::{self, Config};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn policy(backup: &str) -> Policy {
+        let config: Config = config::parse(&format!("clusters: {{prod: {{kubeadm: {{}}, {backup}}}}}")).unwrap();
+        config.policy(&config.clusters["prod"])
+    }
+
+    /// Runs the schedule from one moment to another; every try takes a minute. The answer is when it was tried.
+    fn simulate(policy: &Policy, from: Timestamp, to: Timestamp, fails: impl Fn(Timestamp) -> bool) -> Vec<Timestamp> {
+        let schedule = policy.schedule().unwrap();
+        let (mut now, mut memory, mut tried) = (from, Memory { last_backup: Some(from), ..Memory::default() }, Vec::new());
+        loop {
+            let (_, due) = next("prod", policy, &memory, now).unwrap();
+            now = due.max(now);
+            if now >= to {
+                return tried;
+            }
+            tried.push(now);
+            let began = now;
+            now = later(now, Duration::from_secs(60));
+            if fails(began) {
+                memory.failed(began, now, policy.retry_window(&schedule, began));
+            } else {
+                memory.succeeded(began);
+            }
+        }
+    }
+
+    #[test]
+    fn what_never_ran_is_due_at_once_and_what_ran_is_due_by_its_schedule() {
+        let policy = policy("backup: {every: 6h}");
+        let now = at("2026-11-22T12:00:00Z");
+        assert_eq!(next("prod", &policy, &Memory::default(), now), Some((Job::Backup, now)));
+        let memory = Memory { last_backup: Some(at("2026-11-22T10:00:00Z")), ..Memory::default() };
+        assert_eq!(next("prod", &policy, &memory, now), Some((Job::Backup, at("2026-11-22T16:00:00Z"))));
+        let memory = Memory { last_backup: Some(at("2026-11-20T10:00:00Z")), ..Memory::default() };
+        let (_, due) = next("prod", &policy, &memory, now).unwrap();
+        assert!(due < now, "what was missed is due, once");
+    }
+
+    #[test]
+    fn a_year_without_trouble_is_a_year_of_backups() {
+        let begin = at("2028-01-01T00:00:00Z");
+        let end = at("2029-01-01T00:00:00Z");
+        assert_eq!(simulate(&policy("backup: {cron: '0 */6 * * *', timezone: Europe/Berlin}"), begin, end, |_| false).len(), 366 * 4);
+        let drifting = simulate(&policy("backup: {every: 6h}"), begin, end, |_| false).len();
+        assert_eq!(drifting, 366 * 4 - 1, "the first is six hours after the one before");
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_with_growing_pauses_until_the_window_ends() {
+        let policy = policy("backup: {every: 6h, retry_window: 1h}");
+        let begin = at("2026-11-22T00:00:00Z");
+        let tried = simulate(&policy, begin, at("2026-11-22T12:30:00Z"), |_| true);
+        let minutes: Vec<i64> = tried.iter().map(|moment| moment.duration_since(begin).as_secs() / 60).collect();
+        // A minute of work, then pauses of 0.5, 1, 2, 4, 8, 15, 15 minutes.
+        assert_eq!(&minutes[..7], [360, 361, 363, 366, 371, 380, 396], "{minutes:?}");
+        let first_row = minutes.iter().take_while(|minute| **minute <= 420).count();
+        assert!(minutes[first_row] >= 360 + 360, "after the window the schedule goes on: {minutes:?}");
+        for pair in tried.windows(2) {
+            assert!(pair[1].duration_since(pair[0]).as_secs() >= 90);
+        }
+    }
+
+    #[test]
+    fn an_outage_costs_no_more_than_its_own_time() {
+        let policy = policy("backup: {every: 1h}");
+        let (from, to) = (at("2026-11-22T03:10:00Z"), at("2026-11-22T03:40:00Z"));
+        let tried = simulate(&policy, at("2026-11-22T00:15:00Z"), at("2026-11-22T06:00:00Z"), |moment| (from..to).contains(&moment));
+        let after = tried.iter().find(|moment| **moment >= to).unwrap();
+        assert!(after.duration_since(to).as_secs() <= 16 * 60, "{after}");
+    }
+
+    #[test]
+    fn jitter_is_fixed_for_a_cluster_and_differs_between_clusters() {
+        let policy = policy("backup: {every: 6h, jitter: 10m}");
+        let now = at("2026-11-22T12:00:00Z");
+        let memory = Memory { last_backup: Some(now), ..Memory::default() };
+        let due = |name: &str| next(name, &policy, &memory, now).unwrap().1;
+        assert_eq!(due("a"), due("a"));
+        let moments: std::collections::BTreeSet<Timestamp> = (0..100).map(|at| due(&format!("cluster-{at}"))).collect();
+        assert!(moments.len() > 90);
+        let (first, last) = (*moments.first().unwrap(), *moments.last().unwrap());
+        assert!(first >= at("2026-11-22T18:00:00Z") && last < at("2026-11-22T18:10:00Z"));
+        assert!(last.duration_since(first).as_secs() > 8 * 60, "spread over the whole of it");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_forth_leaves_one_run_due() {
+        let policy = policy("backup: {every: 6h, retry_window: 1h}");
+        let now = at("2026-11-22T12:00:00Z");
+        let memory = Memory { last_backup: Some(at("2031-01-01T00:00:00Z")), ..Memory::default() };
+        assert_eq!(next("prod", &policy, &memory, now).unwrap().1, at("2026-11-22T18:00:00Z"));
+        let mut memory = Memory::default();
+        memory.failed(at("2031-01-01T00:00:00Z"), at("2031-01-01T00:01:00Z"), Duration::from_secs(3_600));
+        let (_, due) = next("prod", &policy, &memory, now).unwrap();
+        assert!(due <= at("2026-11-22T18:00:00Z"), "{due}");
+    }
+
+    #[test]
+    fn verifications_wait_for_a_first_backup() {
+        let policy = policy("backup: {every: 6h}, verify: {every: 1d}");
+        let now = at("2026-11-22T12:00:00Z");
+        assert_eq!(next("prod", &policy, &Memory::default(), now).unwrap().0, Job::Backup);
+        let memory = Memory { last_backup: Some(now), ..Memory::default() };
+        assert_eq!(next("prod", &policy, &memory, now), Some((Job::Verify, now)));
+        let memory = Memory { last_verify: Some(now), ..memory };
+        assert_eq!(next("prod", &policy, &memory, now).unwrap().0, Job::Backup);
+    }
+
+    #[test]
+    fn who_is_busy_is_left_alone() {
+        let policy = policy("backup: {every: 6h}");
+        let now = at("2026-11-22T12:00:00Z");
+        let memory = Memory { busy_until: Some(at("2026-11-22T12:00:30Z")), ..Memory::default() };
+        assert_eq!(next("prod", &policy, &memory, now), Some((Job::Backup, at("2026-11-22T12:00:30Z"))));
+    }
+}

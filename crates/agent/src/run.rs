@@ -1,0 +1,191 @@
+//! The agent as a whole: every cluster of the configuration is tended and watched, until a signal ends it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::config::{self, Config};
+use engine::{Failure, Outcome};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use vault::name::ClusterName;
+
+use crate::observed::Observed;
+use crate::tend::{Shared, stop_within, tend};
+use crate::{Say, serve, watch as members};
+
+/// Where `/metrics` is served where nothing says otherwise.
+const LISTEN: &str = "127.0.0.1:9790";
+/// How many clusters are worked on at once where nothing says otherwise.
+const PARALLEL: usize = 2;
+/// How often the service manager is told that all is well, where it does not ask for it.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// What the agent runs on.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The configuration's file, read anew on SIGHUP.
+    pub path: PathBuf,
+    /// What it said at the start.
+    pub config: Config,
+}
+
+/// The signals that mean something to it.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+/// The two sides of one cluster.
+struct Pair {
+    tended: JoinHandle<()>,
+    watched: JoinHandle<()>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A usage failure for a configuration without clusters; where the address cannot be listened at. Nothing later: a cluster that fails is told of, and
+/// tried again.
+pub async fn run(options: Options, say: Say) -> Outcome<()> {
+    if options.config.clusters.is_empty() {
+        return Err(Failure::usage("the configuration names no cluster").object(options.path.display()).next(["lifeboat", "init"]));
+    }
+    let mut signals = Signals::listen()?;
+    let observed = Arc::new(Observed::default());
+    let address = address(&options.config)?;
+    let listener = match address {
+        Some(address) => Some(serve::listen(address).await?),
+        None => None,
+    };
+    let served = listener.map(|listener| {
+        let where_to = listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
+        say(&format!("metrics and status: http://{where_to}/metrics, /status, /readyz, /healthz"));
+        tokio::spawn(serve::serve(listener, Arc::clone(&observed)))
+    });
+    let (stop, stopping) = watch::channel(false);
+    let (change, changes) = watch::channel(Arc::new(options.config.clone()));
+    let parallel = options.config.agent.as_ref().and_then(|agent| agent.parallel).unwrap_or(PARALLEL);
+    let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say) };
+    let mut pairs = BTreeMap::new();
+    begin_new(&mut pairs, &options.config, &changes, &shared);
+    say(&format!("agent: {} clusters, {parallel} at once", pairs.len()));
+    tell_manager(&[NotifyState::Ready]);
+    let mut heart = interval(sd_notify::watchdog_enabled().map_or(HEARTBEAT, |limit| limit / 3));
+    loop {
+        tokio::select! {
+            _ = heart.tick() => tell_manager(&[NotifyState::Watchdog]),
+            _ = signals.hang_up.recv() => reload(&options, &change, &changes, &mut pairs, &shared),
+            _ = signals.interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+        }
+    }
+    tell_manager(&[NotifyState::Stopping]);
+    let limit = stop_within(&change.borrow());
+    stop.send_replace(true);
+    end(pairs, limit, &mut signals, &say).await;
+    if let Some(served) = served {
+        served.abort();
+    }
+    say("agent: ended");
+    Ok(())
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
+        let on = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened to: {error}")));
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())?, hang_up: on(SignalKind::hangup())? })
+    }
+}
+
+/// Where to listen; nowhere where the configuration says `off`.
+fn address(config: &Config) -> Outcome<Option<SocketAddr>> {
+    let named = config.agent.as_ref().and_then(|agent| agent.listen.as_deref()).unwrap_or(LISTEN);
+    if named == "off" {
+        return Ok(None);
+    }
+    named.parse().map(Some).map_err(|error| Failure::usage(format!("agent.listen: '{named}': {error}")))
+}
+
+/// Without a service manager nobody hears it, which is no error.
+fn tell_manager(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
+}
+
+fn begin_new(pairs: &mut BTreeMap<String, Pair>, config: &Config, changes: &watch::Receiver<Arc<Config>>, shared: &Shared) {
+    for name in config.clusters.keys() {
+        // One that was taken out and put in again has ended, or is about to.
+        if pairs.get(name).is_some_and(|pair| !pair.tended.is_finished()) {
+            continue;
+        }
+        // A configuration that was checked has no other names.
+        let Ok(cluster) = name.parse::<ClusterName>() else { continue };
+        shared.observed.of(name, |_| ());
+        let tended = tokio::spawn(tend(cluster, changes.clone(), shared.clone()));
+        let watched = tokio::spawn(members::watch(name.clone(), changes.clone(), Arc::clone(&shared.observed)));
+        pairs.insert(name.clone(), Pair { tended, watched });
+    }
+}
+
+/// Reads the configuration again. One that is not sound changes nothing.
+fn reload(
+    options: &Options,
+    change: &watch::Sender<Arc<Config>>,
+    changes: &watch::Receiver<Arc<Config>>,
+    pairs: &mut BTreeMap<String, Pair>,
+    shared: &Shared,
+) {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell_manager(&[NotifyState::Reloading, now]);
+    }
+    match config::load(&options.path) {
+        Ok(config) if config.clusters.is_empty() => (shared.say)("the new configuration names no cluster; the old one stays in force"),
+        Ok(config) => {
+            let gone: Vec<String> = pairs.keys().filter(|name| !config.clusters.contains_key(*name)).cloned().collect();
+            change.send_replace(Arc::new(config.clone()));
+            for name in gone {
+                // What is under way is finished; the pair ends by itself.
+                pairs.remove(&name);
+                shared.observed.forget(&name);
+                (shared.say)(&format!("{name}: no longer configured"));
+            }
+            begin_new(pairs, &config, changes, shared);
+            (shared.say)(&format!("agent: the configuration was read again; {} clusters", pairs.len()));
+        }
+        Err(failure) => {
+            let cause = failure.cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            (shared.say)(&format!("the new configuration is not sound{cause}; the old one stays in force"));
+        }
+    }
+    tell_manager(&[NotifyState::Ready]);
+}
+
+/// Waits for work under way; a second signal, or the limit, cuts it off, which leaves nothing half-done listed.
+async fn end(pairs: BTreeMap<String, Pair>, limit: Duration, signals: &mut Signals, say: &Say) {
+    let busy = pairs.values().filter(|pair| !pair.tended.is_finished()).count();
+    let mut tended = Vec::new();
+    for (_, pair) in pairs {
+        pair.watched.abort();
+        tended.push(pair.tended);
+    }
+    let aborts: Vec<_> = tended.iter().map(JoinHandle::abort_handle).collect();
+    if busy > 0 {
+        say(&format!("agent: ending; work under way has {} s", limit.as_secs()));
+    }
+    let all = futures::future::join_all(tended);
+    let finished = tokio::select! {
+        finished = timeout(limit, all) => finished.is_ok(),
+        _ = signals.interrupt.recv() => false,
+        _ = signals.terminate.recv() => false,
+    };
+    if !finished {
+        say("agent: work under way was cut off; nothing half-done counts");
+        aborts.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}

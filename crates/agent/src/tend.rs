@@ -1,0 +1,323 @@
+//! One cluster's work: backups and verifications as its schedule says, one at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::config::{self, Config, Policy};
+use engine::lease::{Holder, Mode};
+use engine::progress::Progress;
+use engine::status::{self, Standing, State};
+use engine::{Code, Failure, Outcome, backup, place, record, verify};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+use tokio::sync::watch::Receiver;
+use tokio::time::{sleep, timeout};
+use vault::mark::Statement;
+use vault::name::ClusterName;
+use vault::repository::Catalog;
+
+use crate::Say;
+use crate::observed::{Attempt, Observed};
+use crate::plan::{self, Job, Memory};
+
+/// The longest sleep: a machine that slept, or a clock that was set, is noticed after it.
+const TICK: Duration = Duration::from_secs(5);
+/// How often the repository is read where nothing is done: another machine may work on it too.
+const READ_EVERY: Duration = Duration::from_secs(3_600);
+/// How soon it is read again where it could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(60);
+/// How long reading a repository may take.
+const READ_WITHIN: Duration = Duration::from_secs(300);
+/// How long somebody else who backs the cluster up is waited for before it is looked whether he did.
+const WAIT_FOR_OTHERS: SignedDuration = SignedDuration::from_secs(20);
+/// How long writing down what a run came to may take.
+const RECORD_WITHIN: Duration = Duration::from_secs(60);
+
+/// What all clusters share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) observed: Arc<Observed>,
+    /// So many clusters are worked on at once.
+    pub(crate) turns: Arc<Semaphore>,
+    /// Set when the agent ends: nothing new begins.
+    pub(crate) stopping: Receiver<bool>,
+    pub(crate) say: Say,
+}
+
+/// Tells what a run tells, with the cluster's name before it.
+struct Teller {
+    cluster: String,
+    say: Say,
+}
+
+impl Progress for Teller {
+    fn say(&self, line: &str) {
+        (self.say)(&format!("{}: {line}", self.cluster));
+    }
+
+    fn bytes(&self, _: &str, _: u64, _: Option<u64>) {}
+
+    fn done(&self) {}
+}
+
+/// One cluster.
+struct Tended {
+    name: ClusterName,
+    config: Arc<Config>,
+    policy: Policy,
+    shared: Shared,
+    memory: Memory,
+    /// When the repository was read last, and whether it could be.
+    read: Option<(Instant, bool)>,
+    /// The state that was told last.
+    told: Option<State>,
+}
+
+/// Tends a cluster until it is no longer configured or the agent ends.
+pub(crate) async fn tend(name: ClusterName, mut config: Receiver<Arc<Config>>, mut shared: Shared) {
+    let now = Arc::clone(&config.borrow_and_update());
+    let Some(policy) = now.clusters.get(name.as_str()).map(|cluster| now.policy(cluster)) else { return };
+    let mut tended = Tended { name, config: now, policy, shared: shared.clone(), memory: Memory::default(), read: None, told: None };
+    while !*shared.stopping.borrow() {
+        let pause = tended.step().await;
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = shared.stopping.changed() => {}
+            changed = config.changed() => {
+                let now = Arc::clone(&config.borrow_and_update());
+                let policy = now.clusters.get(tended.name.as_str()).map(|cluster| now.policy(cluster));
+                let (Ok(()), Some(policy)) = (changed, policy) else { return };
+                // Another place holds another past.
+                if policy.stores != tended.policy.stores {
+                    tended.memory = Memory::default();
+                }
+                (tended.config, tended.policy, tended.read) = (now, policy, None);
+            }
+        }
+    }
+}
+
+impl Tended {
+    /// Does what is due; the answer is how long there is nothing to do.
+    async fn step(&mut self) -> Duration {
+        let is_old = |(at, could): (Instant, bool)| at.elapsed() > if could { READ_EVERY } else { READ_AGAIN };
+        if self.read.is_none_or(is_old) {
+            self.look().await;
+        }
+        let now = Timestamp::now();
+        let next = plan::next(self.name.as_str(), &self.policy, &self.memory, now);
+        self.shared.observed.of(self.name.as_str(), |known| known.next = next);
+        self.judge_age(now);
+        let Some((job, at)) = next else { return TICK };
+        if at > now {
+            return Duration::try_from(at.duration_since(now)).unwrap_or(TICK).min(TICK);
+        }
+        let turns = Arc::clone(&self.shared.turns);
+        let mut stopping = self.shared.stopping.clone();
+        let turn = tokio::select! {
+            turn = turns.acquire_owned() => turn,
+            _ = stopping.changed() => return Duration::ZERO,
+        };
+        // It is never closed; were it, everybody would have a turn.
+        let _turn = turn.ok();
+        match job {
+            Job::Backup => self.back_up().await,
+            Job::Verify => self.verify().await,
+        }
+        self.shared.observed.of(self.name.as_str(), |known| known.doing = None);
+        Duration::ZERO
+    }
+
+    fn say(&self, line: &str) {
+        (self.shared.say)(&format!("{}: {line}", self.name));
+    }
+
+    /// Reads the repository: how the cluster stands, and what was done when.
+    async fn look(&mut self) {
+        let read = match timeout(READ_WITHIN, self.catalog()).await {
+            Ok(read) => read,
+            Err(_) => Err(Failure::new(Code::StoreUnreachable, "the repository could not be read in time")),
+        };
+        let now = Timestamp::now();
+        self.read = Some((Instant::now(), read.is_ok()));
+        let standing = match &read {
+            Ok(Some(catalog)) => {
+                self.memory.last_backup = status::last_moment(catalog);
+                self.memory.last_verify = self.memory.last_verify.max(last_verify(catalog));
+                status::judge(catalog, &self.policy, now)
+            }
+            Ok(None) => Standing { next: Some(now), ..Standing::empty(self.name.clone()) },
+            Err(failure) => {
+                self.shared.observed.of(self.name.as_str(), |known| known.count(failure));
+                Standing::unknown(self.name.clone(), failure)
+            }
+        };
+        self.stand(standing);
+    }
+
+    /// Everything the repository says; nothing where there is none yet.
+    async fn catalog(&self) -> Outcome<Option<Catalog>> {
+        let options = self.config.first_place(&self.policy)?;
+        match place::open(&options).await {
+            Ok(repository) => place::catalog(&repository, &options, &self.name).await.map(Some),
+            // The first backup makes it.
+            Err(failure) if failure.code == Code::NoRepository => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// A backup grows old without anything being read.
+    fn judge_age(&mut self, now: Timestamp) {
+        let known = self.shared.observed.all().get(self.name.as_str()).and_then(|known| known.standing.clone());
+        let Some(mut standing) = known else { return };
+        let is_late = standing.late_at.is_some_and(|late| late < now);
+        if is_late && matches!(standing.state, State::Protected | State::LastRunFailed) {
+            standing.state = State::Stale;
+            self.stand(standing);
+        }
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if self.told != Some(standing.state) {
+            self.say(&format!("{}{}", standing.state, standing.warnings.first().map(|word| format!(" ({word})")).unwrap_or_default()));
+            self.told = Some(standing.state);
+        }
+        self.shared.observed.of(self.name.as_str(), |known| known.standing = Some(standing));
+    }
+
+    fn begin(&self, job: Job, at: Timestamp) {
+        self.shared.observed.of(self.name.as_str(), |known| known.doing = Some((job, at)));
+    }
+
+    fn teller(&self) -> Arc<dyn Progress> {
+        Arc::new(Teller { cluster: self.name.to_string(), say: Arc::clone(&self.shared.say) })
+    }
+
+    async fn back_up(&mut self) {
+        // Another agent may have done it meanwhile.
+        let before = self.memory.last_backup;
+        self.look().await;
+        if self.memory.last_backup > before {
+            return;
+        }
+        let began = Timestamp::now();
+        let clock = Instant::now();
+        self.begin(Job::Backup, began);
+        let outcome = self.backed_up().await;
+        if let Err(failure) = &outcome
+            && failure.code == Code::LeaseHeld
+        {
+            self.say("somebody else backs it up now");
+            self.memory.busy_until = began.checked_add(WAIT_FOR_OTHERS).ok();
+            return;
+        }
+        let run = record::of(outcome.as_ref().map(|report| report.code), Timestamp::now());
+        self.tell(&outcome, clock.elapsed());
+        let attempt = Attempt {
+            at: began,
+            took: clock.elapsed(),
+            code: outcome.as_ref().map_or_else(|failure| failure.code, |report| report.code),
+            failure: run.detail.clone(),
+        };
+        self.shared.observed.of(self.name.as_str(), |known| {
+            known.attempt = Some(attempt);
+            match &outcome {
+                Ok(_) => known.succeeded += 1,
+                Err(failure) => {
+                    known.failed += 1;
+                    known.count(failure);
+                }
+            }
+        });
+        match &outcome {
+            Ok(_) => self.memory.succeeded(began),
+            Err(_) => {
+                let window = self.policy.schedule().map(|schedule| self.policy.retry_window(&schedule, began)).unwrap_or_default();
+                self.memory.failed(began, Timestamp::now(), window);
+            }
+        }
+        self.record(run).await;
+        let taken = self.memory.last_backup;
+        self.look().await;
+        // A store that does not answer right behind a backup must not bring a second one.
+        self.memory.last_backup = self.memory.last_backup.max(taken);
+    }
+
+    async fn backed_up(&self) -> Outcome<backup::Report> {
+        let cluster = self.config.clusters.get(self.name.as_str()).ok_or_else(|| Failure::failed("the cluster is no longer configured"))?;
+        let mut request = self.config.backup_request(&self.name, cluster, |variable| std::env::var_os(variable))?;
+        let is_late = self.told.is_some_and(|state| matches!(state, State::Stale));
+        // Whoever holds the lease and never gets done must not keep everybody else from it for ever.
+        if request.lease == Mode::Auto && !is_late {
+            request.lease = Mode::Yield;
+        }
+        let holder = Holder::default();
+        backup::run(request, &holder, self.teller()).await
+    }
+
+    fn tell(&self, outcome: &Outcome<backup::Report>, took: Duration) {
+        match outcome {
+            Ok(report) => {
+                for committed in &report.committed {
+                    let manifest = &committed.manifest;
+                    let proof = backup::verdict_word(manifest.hashkv.verdict);
+                    self.say(&format!("backup {} at revision {}, hashkv {proof}, in {:.1} s", manifest.id, manifest.revision, took.as_secs_f64()));
+                }
+                report.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
+            }
+            Err(failure) => {
+                let cause = failure.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                self.say(&format!("the backup failed: {}{cause}", failure.what));
+            }
+        }
+    }
+
+    /// Writes down what a run came to, where that is news.
+    async fn record(&self, run: vault::mark::Run) {
+        let Ok(options) = self.config.first_place(&self.policy) else { return };
+        let key = self.config.keys.signing_file.as_deref();
+        let written = timeout(RECORD_WITHIN, record::record(&options, &self.name, run, key)).await;
+        match written {
+            Ok(Ok(_)) => {}
+            Ok(Err(failure)) => self.say(&format!("note: {}", failure.what)),
+            Err(_) => self.say("note: what the run came to could not be written down in time"),
+        }
+    }
+
+    async fn verify(&mut self) {
+        let began = Timestamp::now();
+        self.begin(Job::Verify, began);
+        let request = self.config.clusters.get(self.name.as_str()).map(|cluster| self.config.verify_request(&self.name, cluster));
+        let outcome = match request {
+            Some(Ok(request)) => verify::run(request, self.teller()).await,
+            Some(Err(failure)) => Err(failure),
+            None => return,
+        };
+        // Whatever came of it: the next one is due by the schedule.
+        self.memory.last_verify = Some(began);
+        match outcome.map(|report| report.failure()) {
+            Ok(None) => self.say("verified: passed"),
+            Ok(Some(failure)) | Err(failure) => {
+                self.shared.observed.of(self.name.as_str(), |known| known.count(&failure));
+                self.say(&format!("the verification did not pass: {}", failure.what));
+            }
+        }
+        self.look().await;
+    }
+}
+
+/// When a backup was verified last, whatever came of it.
+fn last_verify(catalog: &Catalog) -> Option<Timestamp> {
+    let of_verify = |statement: &Statement| match statement {
+        Statement::Verify(_, data) => Some(data.at),
+        _ => None,
+    };
+    catalog.marks.iter().filter(|entry| entry.counts).filter_map(|entry| of_verify(&entry.mark.statement)).max()
+}
+
+/// How long work under way may go on when the agent ends.
+pub(crate) fn stop_within(config: &Config) -> Duration {
+    const STOP_WITHIN: Duration = Duration::from_secs(60);
+    let named = config.agent.as_ref().and_then(|agent| agent.stop_within.as_deref());
+    named.and_then(|text| config::duration(text).ok()).unwrap_or(STOP_WITHIN)
+}

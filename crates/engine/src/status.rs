@@ -1,0 +1,286 @@
+//! Is a cluster protected as its policy says? A pure judgement of what the repository holds and of the time.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use vault::backup_id::BackupId;
+use vault::manifest::HashKvVerdict;
+use vault::mark::{Outcome as Ending, RunResult, Statement};
+use vault::name::ClusterName;
+use vault::repository::Catalog;
+use vault::repository::catalog::Backup;
+use vault::repository::proof::Proof;
+
+use crate::config::{Policy, Schedule};
+use crate::failure::{Code, Failure};
+use crate::record;
+
+/// How well a cluster is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// There is a good backup, and it is as young as the policy wants it.
+    Protected,
+    /// There is one and it is young enough, and the last run failed.
+    LastRunFailed,
+    /// The newest good one is too old.
+    Stale,
+    /// There is none.
+    NeverRan,
+    /// Nobody knows: the store does not answer.
+    Unknown,
+}
+
+impl State {
+    /// The exit code it stands for.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::Protected => Code::Ok,
+            Self::LastRunFailed => Code::LastRunFailed,
+            Self::Stale => Code::Stale,
+            Self::NeverRan => Code::NeverRan,
+            Self::Unknown => Code::StoreUnreachable,
+        }
+    }
+
+    /// The stable word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Protected => "protected",
+            Self::LastRunFailed => "last-run-failed",
+            Self::Stale => "stale",
+            Self::NeverRan => "never-ran",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The worse of two: none at all, too old, nobody knows, the last run failed, protected.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        let rank = |state: Self| match state {
+            Self::NeverRan => 4,
+            Self::Stale => 3,
+            Self::Unknown => 2,
+            Self::LastRunFailed => 1,
+            Self::Protected => 0,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Protected => "protected",
+            Self::LastRunFailed => "LAST RUN FAILED",
+            Self::Stale => "TOO OLD",
+            Self::NeverRan => "NO BACKUP",
+            Self::Unknown => "UNKNOWN",
+        })
+    }
+}
+
+/// The newest good backup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Newest {
+    /// Its id.
+    pub id: BackupId,
+    /// The moment it stands for.
+    pub moment: Timestamp,
+    /// Its revision.
+    pub revision: i64,
+    /// Live keys in it.
+    pub keys: u64,
+    /// Bytes of its database.
+    pub bytes: u64,
+    /// Bytes as stored.
+    pub stored_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What the members said.
+    pub hashkv: HashKvVerdict,
+    /// How well it is proven.
+    pub proof: Proof,
+}
+
+/// A run that failed and was not followed by one that did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRun {
+    /// When the first one of the row failed like this.
+    pub since: Timestamp,
+    /// Its exit code.
+    pub exit: u8,
+    /// Why.
+    pub detail: Option<String>,
+}
+
+/// How a cluster stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// How well it is protected.
+    pub state: State,
+    /// The newest good backup.
+    pub newest: Option<Newest>,
+    /// After which moment it is too old.
+    pub late_at: Option<Timestamp>,
+    /// When the next one is due; a moment in the past where it is overdue, now where there never was one.
+    pub next: Option<Timestamp>,
+    /// The run that failed last, where none has succeeded since.
+    pub failed: Option<FailedRun>,
+    /// All backups, and the bytes they and their extras take.
+    pub backups: usize,
+    /// Bytes of all objects that manifests name.
+    pub stored_bytes: u64,
+    /// Lineages that are not confirmed.
+    pub unconfirmed: Vec<String>,
+    /// When a verification was passed last.
+    pub verified: Option<Timestamp>,
+    /// When a drill was passed last.
+    pub drilled: Option<Timestamp>,
+    /// What came of the last drill.
+    pub last_drill: Option<Ending>,
+    /// Backups of which a check found that they are bad.
+    pub damaged: Vec<BackupId>,
+    /// What else is worth a word.
+    pub warnings: Vec<String>,
+}
+
+impl Standing {
+    /// Of a cluster whose repository cannot be read.
+    #[must_use]
+    pub fn unknown(cluster: ClusterName, failure: &Failure) -> Self {
+        let cause = failure.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self { state: State::Unknown, warnings: vec![format!("{}{cause}", failure.what)], ..Self::empty(cluster) }
+    }
+
+    /// Of a cluster that has no backup yet, nor even a repository.
+    #[must_use]
+    pub fn empty(cluster: ClusterName) -> Self {
+        Self {
+            cluster,
+            state: State::NeverRan,
+            newest: None,
+            late_at: None,
+            next: None,
+            failed: None,
+            backups: 0,
+            stored_bytes: 0,
+            unconfirmed: Vec::new(),
+            verified: None,
+            drilled: None,
+            last_drill: None,
+            damaged: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// After which moment a backup of `moment` is too old: the next one was due, had its jitter, and all its retries.
+#[must_use]
+pub fn late_at(schedule: &Schedule, policy: &Policy, moment: Timestamp) -> Option<Timestamp> {
+    let grace = policy.jitter() + policy.retry_window(schedule, moment);
+    schedule.next_after(moment)?.checked_add(SignedDuration::try_from(grace).ok()?).ok()
+}
+
+/// Judges a cluster.
+#[must_use]
+pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
+    let schedule = policy.schedule().ok();
+    let newest = catalog.eligible().into_iter().max_by_key(|backup| backup.manifest.moment());
+    let moment = newest.map(|backup| backup.manifest.moment());
+    let late = schedule.as_ref().zip(moment).and_then(|(schedule, moment)| late_at(schedule, policy, moment.min(now)));
+    let failed = failed(catalog);
+    let state = match (moment, late) {
+        (None, _) => State::NeverRan,
+        (Some(_), Some(late)) if late < now => State::Stale,
+        _ if failed.is_some() => State::LastRunFailed,
+        _ => State::Protected,
+    };
+    let unconfirmed = catalog.lineages.values().filter(|entry| !entry.standing.is_accepted());
+    let of_objects = |backup: &Backup| backup.manifest.objects.iter().map(|object| object.size).sum::<u64>();
+    let (verified, drilled, last_drill) = proofs(catalog);
+    Standing {
+        state,
+        newest: newest.map(described),
+        late_at: late,
+        next: schedule.and_then(|schedule| last_moment(catalog).map_or(Some(now), |last| schedule.next_after(last.min(now)))),
+        failed,
+        backups: catalog.backups.len(),
+        stored_bytes: catalog.backups.iter().map(of_objects).sum(),
+        unconfirmed: unconfirmed.map(|entry| entry.lineage.name.to_string()).collect(),
+        verified,
+        drilled,
+        last_drill,
+        damaged: catalog.backups.iter().filter(|backup| backup.proof.failed.is_some() || backup.incomplete).map(Backup::id).collect(),
+        warnings: warnings(catalog, moment, now),
+        ..Standing::empty(catalog.cluster.clone())
+    }
+}
+
+/// When a backup of the running cluster was taken last, good or not: what the next one is counted from.
+#[must_use]
+pub fn last_moment(catalog: &Catalog) -> Option<Timestamp> {
+    use vault::manifest::Source;
+    let taken = catalog.backups.iter().filter(|backup| matches!(backup.manifest.source, Source::Direct | Source::Talos));
+    taken.map(|backup| backup.manifest.moment()).max()
+}
+
+fn described(backup: &Backup) -> Newest {
+    let manifest = &backup.manifest;
+    let took = manifest.times.committed.duration_since(manifest.times.started);
+    Newest {
+        id: manifest.id,
+        moment: manifest.moment(),
+        revision: manifest.revision,
+        keys: manifest.counts.live_keys,
+        bytes: manifest.snapshot.db_size,
+        stored_bytes: manifest.objects.iter().map(|object| object.size).sum(),
+        took: Duration::try_from(took).unwrap_or_default(),
+        hashkv: manifest.hashkv.verdict,
+        proof: backup.proof.clone(),
+    }
+}
+
+/// The run that failed last, unless a backup was committed since, by whomever.
+fn failed(catalog: &Catalog) -> Option<FailedRun> {
+    let run = record::last(catalog).filter(|run| run.result == RunResult::Failed)?;
+    let is_over = catalog.backups.iter().any(|backup| backup.manifest.times.committed > run.at);
+    (!is_over).then(|| FailedRun { since: run.at, exit: run.exit, detail: run.detail.clone() })
+}
+
+/// When a verification and a drill were passed last, and what came of the last drill.
+fn proofs(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>, Option<Ending>) {
+    let mut verified = None;
+    let mut drilled = None;
+    let mut last: Option<(Timestamp, Ending)> = None;
+    for entry in catalog.marks.iter().filter(|entry| entry.counts) {
+        match &entry.mark.statement {
+            Statement::Verify(_, data) if data.result == Ending::Passed => verified = verified.max(Some(data.at)),
+            Statement::Drill(_, data) => {
+                if data.result == Ending::Passed {
+                    drilled = drilled.max(Some(data.at));
+                }
+                if last.is_none_or(|(at, _)| data.at >= at) {
+                    last = Some((data.at, data.result));
+                }
+            }
+            _ => {}
+        }
+    }
+    (verified, drilled, last.map(|(_, ending)| ending))
+}
+
+fn warnings(catalog: &Catalog, moment: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Some(ahead) = moment.filter(|moment| *moment > now + SignedDuration::from_mins(5)) {
+        warnings.push(format!("the newest backup is of {ahead}, which is to come: the clock here or where it was taken is wrong"));
+    }
+    if !catalog.problems.is_empty() {
+        warnings.push(format!("{} objects of the repository are not as they should be: lifeboat verify --all", catalog.problems.len()));
+    }
+    warnings
+}
