@@ -5,3 +5,9 @@
 //!
 //! It never keeps a state that a new agent on another machine could not read from the repository; a broken cluster, store or receiver never stops the
 //! others.
+
+pub mod child;
+pub mod hook;
+pub mod hooked;
+pub mod limits;
+pub mod notify;
