@@ -41,7 +41,7 @@ impl Hooked {
         Self { hooks, facts: Mutex::new(facts), stage: Mutex::new(Stage::NotBegun) }
     }
 
-    /// Backs a cluster up as [`engine::backup::run`] does, with the hooks around it. A plan runs no hooks, and says which there are.
+    /// Backs a cluster up as [`engine::backup::run`] does, with the hooks around it. A plan runs no hooks.
     ///
     /// Warnings of hooks are in the report beside the backup's own, and do not change its code; those of a backup that failed are said.
     ///
@@ -49,7 +49,6 @@ impl Hooked {
     /// That of the backup, or of the hook that aborted it.
     pub async fn backup(&self, request: Request, holder: &Holder, progress: Arc<dyn Progress>) -> Outcome<Report> {
         if request.dry_run {
-            self.say_plan(progress.as_ref());
             return engine::backup::run(request, holder, progress).await;
         }
         self.set(Stage::AtWork);
@@ -83,6 +82,22 @@ impl Hooked {
         if matches!(stage, Stage::AtWork | Stage::Ended) {
             say_warnings(&self.run(Moment::Finally, progress).await.warnings, progress);
         }
+    }
+
+    /// The hooks there are, in the order of their moments; either those after a backup or those after a failed one are run.
+    #[must_use]
+    pub fn plan(&self) -> Vec<(Moment, String)> {
+        let hooks = &self.hooks;
+        let all = [
+            (Moment::Before, &hooks.before),
+            (Moment::After, &hooks.after),
+            (Moment::Failed, &hooks.failed),
+            (Moment::Finally, &hooks.finally),
+        ];
+        let lines = |(moment, hooks): (Moment, &'_ Vec<engine::config::Hook>)| {
+            hooks.iter().map(|hook| (moment, engine::next::line(&hook.command))).collect::<Vec<_>>()
+        };
+        all.into_iter().flat_map(lines).collect()
     }
 
     /// How long the goodbye may take.
@@ -132,20 +147,6 @@ impl Hooked {
             ran.output.lines().for_each(|line| progress.say(&format!("  {line}")));
         }
         report
-    }
-
-    fn say_plan(&self, progress: &dyn Progress) {
-        let all = [
-            (Moment::Before, &self.hooks.before),
-            (Moment::After, &self.hooks.after),
-            (Moment::Failed, &self.hooks.failed),
-            (Moment::Finally, &self.hooks.finally),
-        ];
-        for (moment, hooks) in all {
-            for hook in hooks {
-                progress.say(&format!("hook ({}): {}", moment.word(), engine::next::line(&hook.command)));
-            }
-        }
     }
 }
 
@@ -210,7 +211,10 @@ mod tests {
         hooked.set(Stage::AtWork);
         hooked.goodbye(&heard).await;
         hooked.goodbye(&heard).await;
-        assert_eq!(outputs(&heard), ["F the backup was asked to end before it was done", "E the backup was asked to end before it was done"]);
+        assert_eq!(
+            outputs(&heard),
+            ["F the backup was asked to end before it was done", "E the backup was asked to end before it was done"]
+        );
         let hooked = Hooked::new(hooks(), "prod", "file:///r");
         hooked.set(Stage::Ended);
         hooked.goodbye(&heard).await;

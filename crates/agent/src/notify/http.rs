@@ -32,7 +32,8 @@ impl Post {
 
     /// Adds a header. Its value must be visible ASCII, and is never shown.
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Result<Self, String> {
-        let mut value = HeaderValue::from_str(value).map_err(|_| format!("the value of the header {name} has signs that no header can have"))?;
+        let mut value =
+            HeaderValue::from_str(value).map_err(|_| format!("the value of the header {name} has signs that no header can have"))?;
         value.set_sensitive(true);
         self.headers.insert(HeaderName::from_static(name), value);
         Ok(self)
@@ -61,7 +62,10 @@ impl Post {
             return Ok(status.to_string());
         }
         if status.is_redirection() {
-            return Err(Trouble::lasting(format!("it answers {status} and points to {}; name that address if it is the right one", target(&response))));
+            return Err(Trouble::lasting(format!(
+                "it answers {status} and points to {}; name that address if it is the right one",
+                target(&response)
+            )));
         }
         let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
         let passing = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::REQUEST_TIMEOUT;
@@ -84,7 +88,8 @@ impl Post {
             builder = builder.tls_certs_only([]);
         } else if let Some(file) = &self.ca_file {
             let text = address::bounded(file, CERTIFICATES_MOST).map_err(Trouble::lasting)?;
-            let certificates = Certificate::from_pem_bundle(text.as_bytes()).map_err(|_| Trouble::lasting(format!("{}: no certificates", file.display())))?;
+            let certificates = Certificate::from_pem_bundle(text.as_bytes())
+                .map_err(|_| Trouble::lasting(format!("{}: no certificates", file.display())))?;
             builder = builder.tls_certs_merge(certificates);
         }
         builder.build().map_err(|error| Trouble::lasting(format!("no request can be made: {}", chain(&error.without_url()))))

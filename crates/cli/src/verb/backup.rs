@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use agent::hook::Moment;
+use agent::hooked::Hooked;
 use engine::backup::{Committed, Report, Request, verdict_word};
 use engine::choice::Wish;
+use engine::config::Hooks;
 use engine::extra::Extra;
 use engine::lease::{Holder, Mode};
-use engine::limits::{HASHKV_BUDGET, IDENTITY};
+use engine::limits::{GOODBYE_WITHIN, HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
@@ -20,6 +23,16 @@ use crate::resolve::Resolved;
 use crate::{output::Format, passphrase, signals};
 
 /// Arguments of `lifeboat backup`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct VerbArgs {
+    #[command(flatten)]
+    backup: Args,
+    /// Do not run the hooks of the configuration
+    #[arg(long, env = "LIFEBOAT_NO_HOOKS")]
+    no_hooks: bool,
+}
+
+/// Arguments of every verb that begins with a backup.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -73,20 +86,42 @@ enum ReadBack {
 }
 
 /// Runs `lifeboat backup`.
-pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
+pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
+    let VerbArgs { backup: args, no_hooks } = args;
     let dry_run = args.dry_run;
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
+    let hooks = if no_hooks { Hooks::default() } else { Resolved::new(global, args.repository.cluster.as_deref(), true)?.hooks() };
     let request = request(global, args)?;
+    let cluster = request.cluster.as_ref().map(ToString::to_string).unwrap_or_default();
+    let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
-    let report = signals::run_then(engine::backup::run(request, &holder, teller), holder.release())?;
+    let goodbye = async {
+        let _late = tokio::time::timeout(GOODBYE_WITHIN, holder.release()).await;
+        hooked.goodbye(teller.as_ref()).await;
+    };
+    let work = hooked.backup(request, &holder, std::sync::Arc::<Teller>::clone(&teller));
+    let report = signals::run_then_within(GOODBYE_WITHIN + hooked.goodbye_within(), work, goodbye)?;
     let format = global.format();
     match format {
-        Format::Table | Format::Simple => output::print(&table(&report, dry_run)),
-        _ => output::value(format, "lifeboat.backup/1", json(&report))?,
+        Format::Table | Format::Simple => output::print(&format!("{}{}", table(&report, dry_run), planned_hooks(&hooked, dry_run))),
+        _ => {
+            let mut value = json(&report);
+            if dry_run {
+                let line = |(moment, command): (Moment, String)| json!({"event": moment.word(), "command": command});
+                value["hooks"] = hooked.plan().into_iter().map(line).collect();
+            }
+            output::value(format, "lifeboat.backup/1", value)?;
+        }
     }
     Ok(report.code)
+}
+
+/// The hooks that would be run, for people.
+fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
+    let plan = if dry_run { hooked.plan() } else { Vec::new() };
+    plan.iter().map(|(moment, command)| format!("  hook, {}: {command}\n", moment.word())).collect()
 }
 
 /// The backup that is meant; for other verbs that begin with one, too.

@@ -475,7 +475,10 @@ mod tests {
             ("notify: [{smtp: {server: 'smtp+plain://h', from: a, to: [b], user: u, password_file: /x}}]", "not encrypted"),
             ("defaults: {hooks: {before: [{command: [/bin/sync], environment: {LIFEBOAT_X: y}}]}}", "LIFEBOAT_X"),
             ("agent: {listen: everywhere}", "listen"),
-            ("stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}", "min_stores is 3"),
+            (
+                "stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}",
+                "min_stores is 3",
+            ),
             ("stores: {a: {url: x}}\nclusters: {prod: {kubeadm: {}, stores: [a, a]}}", "named twice"),
         ] {
             let cause = parse(text).unwrap_err().cause.unwrap();

@@ -32,7 +32,9 @@ impl Config {
 /// Refuses a file that somebody else could have written. `what` is the section because of which it matters.
 pub(super) fn check(path: &Path, metadata: &Metadata, what: &str) -> Outcome<()> {
     let caller = rustix::process::geteuid().as_raw();
-    let refused = |cause: String| Failure::usage("the configuration names commands, and somebody else could change it").object(path.display()).cause(cause);
+    let refused = |cause: String| {
+        Failure::usage("the configuration names commands, and somebody else could change it").object(path.display()).cause(cause)
+    };
     let name = path.to_string_lossy();
     if metadata.uid() != 0 && metadata.uid() != caller {
         let cause = format!("it has {what} and belongs to user {}, who is neither root nor the caller", metadata.uid());
@@ -66,7 +68,10 @@ mod tests {
         for mode in [0o620, 0o602, 0o666, 0o664] {
             write(&path, WITH_HOOKS, mode);
             let failure = load(&path).unwrap_err();
-            assert!(failure.cause.unwrap().contains("lets others write") && failure.next.unwrap().to_string().contains("chmod"), "{mode:o}");
+            assert!(
+                failure.cause.unwrap().contains("lets others write") && failure.next.unwrap().to_string().contains("chmod"),
+                "{mode:o}"
+            );
             write(&path, "stores: {}\n", mode);
             assert!(load(&path).is_ok(), "without commands nobody is harmed");
         }

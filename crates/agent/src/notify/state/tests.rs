@@ -123,7 +123,8 @@ fn what_a_receiver_does_not_hear_of_is_no_recovery() {
 
 #[test]
 fn another_case_of_the_same_is_news() {
-    let history = [(0, "a"), (600, "a"), (1_200, "a b"), (1_800, "a b")].map(|(second, about)| (second, Situation::about(Condition::Damaged, about)));
+    let history =
+        [(0, "a"), (600, "a"), (1_200, "a b"), (1_800, "a b")].map(|(second, about)| (second, Situation::about(Condition::Damaged, about)));
     let (arrived, _) = play(&history, &ALL, None, |_| true);
     assert_eq!(words(&arrived), [(0, "damaged"), (1_200, "damaged")]);
 }

@@ -43,7 +43,8 @@ async fn request(stream: &mut tokio::net::TcpStream) -> String {
     loop {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
             if body.len() >= length {
                 return text;
             }
@@ -87,7 +88,8 @@ async fn slack_gets_a_text() {
 
 #[tokio::test]
 async fn a_server_in_trouble_is_tried_again() {
-    let (url, _heard) = server(vec![answer("500 Internal Server Error", "oops"), answer("429 Too Many Requests", ""), answer("200 OK", "")]).await;
+    let (url, _heard) =
+        server(vec![answer("500 Internal Server Error", "oops"), answer("429 Too Many Requests", ""), answer("200 OK", "")]).await;
     let told = tell(&slack(&url)).await;
     assert_eq!((told.outcome, told.tries), (Ok("200 OK".to_owned()), 3));
     let (url, _heard) = server(vec![answer("503 Service Unavailable", &format!("{}{SECRET}\u{1b}[2J", "busy ".repeat(100_000)))]).await;
@@ -135,7 +137,8 @@ async fn silence_garbage_and_nobody() {
     let closed = { TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap() };
     let told = tell(&slack(&format!("http://{closed}/{SECRET}"))).await;
     assert!(told.tries == 3 && told.outcome.unwrap_err().contains("refused"));
-    let unread = of(Notifier { slack: Some(Address { url_file: Some("/no/such/file".into()), ..Address::default() }), ..Notifier::default() });
+    let unread =
+        of(Notifier { slack: Some(Address { url_file: Some("/no/such/file".into()), ..Address::default() }), ..Notifier::default() });
     let told = tell(&unread).await;
     assert!(told.tries == 0 && told.outcome.unwrap_err().contains("/no/such/file"));
 }
@@ -155,7 +158,10 @@ async fn a_webhook_is_what_its_template_says() {
     let told = tell(&of(Notifier { webhook: Some(webhook), ..Notifier::default() })).await;
     assert!(told.outcome.unwrap_err().contains("*** is no good"));
     let asked = heard.recv().await.unwrap();
-    assert!(asked.contains(&format!("authorization: Bearer {SECRET}")) && asked.ends_with(r#"{"summary":"prod: the backup failed"}"#), "{asked}");
+    assert!(
+        asked.contains(&format!("authorization: Bearer {SECRET}")) && asked.ends_with(r#"{"summary":"prod: the backup failed"}"#),
+        "{asked}"
+    );
     let bare = Webhook { url: Some(url), ..Webhook::default() };
     drop(tell(&of(Notifier { webhook: Some(bare), ..Notifier::default() })).await);
     assert!(heard.recv().await.unwrap().contains(r#""schema":"lifeboat.message/1""#));
@@ -170,7 +176,9 @@ async fn ntfy_and_pings() {
     let ntfy = Ntfy { url: Some(url.clone()), token_file: Some(token), ..Ntfy::default() };
     assert!(tell(&of(Notifier { ntfy: Some(ntfy), ..Notifier::default() })).await.outcome.is_ok());
     let asked = heard.recv().await.unwrap();
-    for header in ["title: prod: the backup failed", "priority: high", "tags: rotating_light,prod", &format!("authorization: Bearer {SECRET}")] {
+    for header in
+        ["title: prod: the backup failed", "priority: high", "tags: rotating_light,prod", &format!("authorization: Bearer {SECRET}")]
+    {
         assert!(asked.contains(header), "{header}: {asked}");
     }
     assert!(asked.ends_with("\r\n\r\netcd cannot be reached"), "{asked}");
@@ -186,5 +194,8 @@ async fn several_are_told_at_once_and_answer_in_order() {
     let (bad, _two) = server(vec![answer("403 Forbidden", "")]).await;
     let all = receivers(&[slack(&bad).notifier, slack(&good).notifier]);
     let answers = send_all(&all, &message()).await;
-    assert_eq!(answers.iter().map(|answer| (answer.receiver.as_str(), answer.outcome.is_ok())).collect::<Vec<_>>(), [("slack", false), ("slack-2", true)]);
+    assert_eq!(
+        answers.iter().map(|answer| (answer.receiver.as_str(), answer.outcome.is_ok())).collect::<Vec<_>>(),
+        [("slack", false), ("slack-2", true)]
+    );
 }
