@@ -116,17 +116,17 @@ pub async fn run(call: Call<'_>) -> Ended {
             tokio::select! {
                 () = &mut feed, if !fed => fed = true,
                 () = &mut read, if !all_read => all_read = true,
-                status = &mut status => {
-                    if !all_read {
-                        let _held_open = tokio::time::timeout(OUTPUT_AFTER_END, &mut read).await;
-                    }
-                    return status;
-                }
+                status = &mut status => return status.map(|status| (status, all_read)),
             }
         }
     };
     let end = match tokio::time::timeout(call.timeout, work).await {
-        Ok(Ok(status)) => of(status),
+        Ok(Ok((status, all_read))) => {
+            if !all_read {
+                let _held_open = tokio::time::timeout(OUTPUT_AFTER_END, read(&mut output, &mut kept)).await;
+            }
+            of(status)
+        }
         Ok(Err(error)) => End::NotStarted(error.to_string()),
         Err(_) => {
             group.end(&mut output, &mut kept).await;
@@ -221,16 +221,14 @@ impl Group {
     /// Ends all of it, kindly first, and reads what is said meanwhile.
     async fn end(&mut self, output: &mut pipe::Receiver, kept: &mut Tail) {
         self.signal(Signal::TERM);
-        let until = Instant::now() + GRACE;
-        let kindly = async {
-            while Instant::now() < until && !self.leader_has_ended() {
+        let leader = async {
+            while !self.leader_has_ended() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        tokio::select! {
-            () = kindly => {}
-            () = async { read(output, kept).await; std::future::pending().await } => {}
-        }
+        // Whoever of the group is still there holds the output open, or has nothing more to say.
+        let all = async { tokio::join!(leader, read(output, kept)) };
+        let _told_to_end = tokio::time::timeout(GRACE, all).await;
         self.signal(Signal::KILL);
         let _status = self.child.wait().await;
         let _held_open = tokio::time::timeout(LOOK_EVERY, read(output, kept)).await;

@@ -1,7 +1,7 @@
 //! HTTP channels.
 
 use engine::config::{Address, Ntfy, Webhook};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -37,7 +37,7 @@ async fn server(answers: Vec<Vec<u8>>) -> (String, UnboundedReceiver<String>) {
 }
 
 /// A request with its body, by its Content-Length.
-async fn request(stream: &mut tokio::net::TcpStream) -> String {
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -198,4 +198,27 @@ async fn several_are_told_at_once_and_answer_in_order() {
         answers.iter().map(|answer| (answer.receiver.as_str(), answer.outcome.is_ok())).collect::<Vec<_>>(),
         [("slack", false), ("slack-2", true)]
     );
+}
+
+#[tokio::test]
+async fn over_tls_only_who_can_prove_it_is_told() {
+    let (acceptor, ca) = super::mail::authority();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/{SECRET}", listener.local_addr().unwrap().port());
+    let (asked, mut heard) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = asked.send(request(&mut stream).await);
+            let _ = stream.write_all(&answer("200 OK", "")).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let to =
+        |ca_file| of(Notifier { slack: Some(Address { url: Some(url.clone()), ca_file, ..Address::default() }), ..Notifier::default() });
+    assert!(tell(&to(None)).await.outcome.is_err() && heard.try_recv().is_err());
+    assert_eq!(tell(&to(Some(ca.path().to_owned()))).await.outcome.as_deref(), Ok("200 OK"));
+    assert!(heard.recv().await.unwrap().contains("the backup failed"));
+    let told = tell(&to(Some("/no/such/ca".into()))).await;
+    assert!(told.tries == 1 && told.outcome.unwrap_err().contains("/no/such/ca"));
 }

@@ -33,7 +33,8 @@ struct Server {
     ca: tempfile::NamedTempFile,
 }
 
-async fn server(kind: Kind) -> Server {
+/// A server's side of TLS for localhost, and who vouches for it.
+pub(super) fn authority() -> (TlsAcceptor, tempfile::NamedTempFile) {
     let signed = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), signed.cert.pem()).unwrap();
@@ -44,7 +45,11 @@ async fn server(kind: Kind) -> Server {
         .with_no_client_auth()
         .with_single_cert(vec![signed.cert.der().clone()], key)
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), ca)
+}
+
+async fn server(kind: Kind) -> Server {
+    let (acceptor, ca) = authority();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (told, heard) = unbounded_channel();
