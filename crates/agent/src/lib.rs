@@ -6,12 +6,18 @@
 //! It never keeps a state that a new agent on another machine could not read from the repository; a broken cluster, store or receiver never stops the
 //! others.
 
+pub mod child;
+pub mod hook;
+pub mod hooked;
+pub mod limits;
 pub mod metrics;
+pub mod notify;
 pub mod observed;
 pub mod page;
 pub mod plan;
 pub mod run;
 mod serve;
+mod tell;
 mod tend;
 mod watch;
 

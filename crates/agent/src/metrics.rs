@@ -127,7 +127,10 @@ impl Page {
         vec![
             self.gauges("lifeboat_cluster_state", "1 for the state the cluster is in, 0 for the others", |known| {
                 let Some(standing) = &known.standing else { return Vec::new() };
-                STATES.iter().map(|state| (vec![("state", state.word().to_owned())], f64::from(u8::from(standing.state == *state)))).collect()
+                STATES
+                    .iter()
+                    .map(|state| (vec![("state", state.word().to_owned())], f64::from(u8::from(standing.state == *state))))
+                    .collect()
             }),
             self.gauge("lifeboat_last_success_timestamp_seconds", "The moment the newest good backup stands for", |known| {
                 Some(seconds(known.standing.as_ref()?.newest.as_ref()?.moment))
@@ -189,7 +192,9 @@ impl Page {
             self.counter("lifeboat_backups_failed", "Tries of this agent that did not", |known| known.failed),
             self.counter("lifeboat_store_errors", "Times the store did not answer or refused", |known| known.store_errors),
             self.counter("lifeboat_source_errors", "Times etcd or Talos could not be reached", |known| known.source_errors),
-            self.gauge("lifeboat_busy", "1 while something is done for the cluster", |known| Some(f64::from(u8::from(known.doing.is_some())))),
+            self.gauge("lifeboat_busy", "1 while something is done for the cluster", |known| {
+                Some(f64::from(u8::from(known.doing.is_some())))
+            }),
         ]
     }
 
@@ -245,12 +250,17 @@ impl Page {
                     return Vec::new();
                 }
                 let count = |severity| known.findings.iter().filter(|finding| finding.severity == severity).count();
-                SEVERITIES.iter().map(|severity| (vec![("severity", severity.word().to_owned())], number(count(*severity) as u64))).collect()
+                SEVERITIES
+                    .iter()
+                    .map(|severity| (vec![("severity", severity.word().to_owned())], number(count(*severity) as u64)))
+                    .collect()
             }),
             self.gauge("lifeboat_etcd_reachable", "1 where members could be looked at, 0 where none answered", |known| {
                 if known.unseen.is_some() { Some(0.0) } else { known.view.as_ref().map(|_| 1.0) }
             }),
-            self.counter("lifeboat_leader_changes", "Times the leader was another one than at the look before", |known| known.leader_changes),
+            self.counter("lifeboat_leader_changes", "Times the leader was another one than at the look before", |known| {
+                known.leader_changes
+            }),
         ]
     }
 
@@ -279,8 +289,12 @@ mod tests {
             known.standing = Some(Standing::unknown("prod".parse().unwrap(), &failure));
             known.count(&failure);
             known.failed = 3;
-            known.attempt =
-                Some(Attempt { at: now, took: std::time::Duration::from_millis(1500), code: Code::StoreUnreachable, failure: Some("x".to_owned()) });
+            known.attempt = Some(Attempt {
+                at: now,
+                took: std::time::Duration::from_millis(1500),
+                code: Code::StoreUnreachable,
+                failure: Some("x".to_owned()),
+            });
         });
         let text = text(&observed, now).unwrap();
         for line in [

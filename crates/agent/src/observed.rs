@@ -23,8 +23,12 @@ pub struct Observed {
 pub struct Cluster {
     /// How it stands by its repository; none before the first look.
     pub standing: Option<Standing>,
+    /// Since when it stands like this, as far as this agent has seen.
+    pub state_since: Option<Timestamp>,
     /// The last try of a backup by this agent.
     pub attempt: Option<Attempt>,
+    /// Whether that try failed, and all its retries.
+    pub has_given_up: bool,
     /// Tries that committed a backup.
     pub succeeded: u64,
     /// Tries that did not.
@@ -41,6 +45,8 @@ pub struct Cluster {
     pub findings: Vec<Finding>,
     /// Why the members could not be looked at.
     pub unseen: Option<String>,
+    /// How many looks at the members in a row failed.
+    pub looks_missed: u32,
     /// What is done next, and when.
     pub next: Option<(Job, Timestamp)>,
     /// What is done now, and since when.
@@ -79,6 +85,14 @@ impl Observed {
 }
 
 impl Cluster {
+    /// Takes in how it stands.
+    pub fn stands(&mut self, standing: Standing, now: Timestamp) {
+        if self.standing.as_ref().map(|before| before.state) != Some(standing.state) {
+            self.state_since = Some(now);
+        }
+        self.standing = Some(standing);
+    }
+
     /// Counts what failed.
     pub fn count(&mut self, failure: &Failure) {
         match failure.code {
@@ -102,6 +116,6 @@ impl Cluster {
         }
         self.findings = findings;
         self.view = Some(view);
-        self.unseen = None;
+        (self.unseen, self.looks_missed) = (None, 0);
     }
 }

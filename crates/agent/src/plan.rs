@@ -82,14 +82,29 @@ pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> 
     [backup, verify].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
 }
 
+/// Whether a try failed, and all its retries.
+#[must_use]
+pub fn has_given_up(policy: &Policy, memory: &Memory) -> bool {
+    let Ok(schedule) = policy.schedule() else { return false };
+    memory.failing.is_some_and(|row| !is_tried_again(policy, &schedule, row))
+}
+
+/// Whether the next try is still within the window.
+fn is_tried_again(policy: &Policy, schedule: &Schedule, row: Failing) -> bool {
+    within(row.first, policy.retry_window(schedule, row.first), later(row.last, pause(row.tries)))
+}
+
 /// When the next backup is due.
 fn backup_due(cluster: &str, policy: &Policy, schedule: &Schedule, memory: &Memory, now: Timestamp) -> Timestamp {
     let late = offset(cluster, policy.jitter());
     let on_schedule = |after: Timestamp| schedule.next_after(after.min(now)).map_or(now, |moment| later(moment, late));
     let due = match (memory.failing, memory.last_backup) {
         (Some(row), _) => {
-            let again = later(row.last.min(now), pause(row.tries));
-            if within(row.first, policy.retry_window(schedule, row.first), again) { again } else { on_schedule(row.last) }
+            if is_tried_again(policy, schedule, row) {
+                later(row.last.min(now), pause(row.tries))
+            } else {
+                on_schedule(row.last)
+            }
         }
         (None, Some(last)) => on_schedule(last),
         (None, None) => now,

@@ -17,7 +17,7 @@ use vault::name::ClusterName;
 
 use crate::observed::Observed;
 use crate::tend::{Shared, stop_within, tend};
-use crate::{Say, serve, watch as members};
+use crate::{Say, serve, tell, watch as members};
 
 /// Where `/metrics` is served where nothing says otherwise.
 const LISTEN: &str = "127.0.0.1:9790";
@@ -73,6 +73,7 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let (change, changes) = watch::channel(Arc::new(options.config.clone()));
     let parallel = options.config.agent.as_ref().and_then(|agent| agent.parallel).unwrap_or(PARALLEL);
     let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say) };
+    let telling = tokio::spawn(tell::tell(Arc::clone(&shared.observed), changes.clone(), Arc::clone(&say)));
     let mut pairs = BTreeMap::new();
     begin_new(&mut pairs, &options.config, &changes, &shared);
     say(&format!("agent: {} clusters, {parallel} at once", pairs.len()));
@@ -90,6 +91,7 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let limit = stop_within(&change.borrow());
     stop.send_replace(true);
     end(pairs, limit, &mut signals, &say).await;
+    telling.abort();
     if let Some(served) = served {
         served.abort();
     }

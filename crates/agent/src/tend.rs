@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::config::{self, Config, Policy};
+use engine::config::{self, Config, Event, Policy};
 use engine::lease::{Holder, Mode};
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
@@ -17,8 +17,10 @@ use vault::name::ClusterName;
 use vault::repository::Catalog;
 
 use crate::Say;
+use crate::hooked::Hooked;
 use crate::observed::{Attempt, Observed};
 use crate::plan::{self, Job, Memory};
+use crate::tell::tell_run;
 
 /// The longest sleep: a machine that slept, or a clock that was set, is noticed after it.
 const TICK: Duration = Duration::from_secs(5);
@@ -182,7 +184,7 @@ impl Tended {
             self.say(&format!("{}{}", standing.state, standing.warnings.first().map(|word| format!(" ({word})")).unwrap_or_default()));
             self.told = Some(standing.state);
         }
-        self.shared.observed.of(self.name.as_str(), |known| known.standing = Some(standing));
+        self.shared.observed.of(self.name.as_str(), |known| known.stands(standing, Timestamp::now()));
     }
 
     fn begin(&self, job: Job, at: Timestamp) {
@@ -203,6 +205,7 @@ impl Tended {
         let began = Timestamp::now();
         let clock = Instant::now();
         self.begin(Job::Backup, began);
+        self.tell_run(Event::Started, "a backup begins".to_owned());
         let outcome = self.backed_up().await;
         if let Err(failure) = &outcome
             && failure.code == Code::LeaseHeld
@@ -236,6 +239,8 @@ impl Tended {
                 self.memory.failed(began, Timestamp::now(), window);
             }
         }
+        let has_given_up = plan::has_given_up(&self.policy, &self.memory);
+        self.shared.observed.of(self.name.as_str(), |known| known.has_given_up = has_given_up);
         self.record(run).await;
         let taken = self.memory.last_backup;
         self.look().await;
@@ -252,7 +257,15 @@ impl Tended {
             request.lease = Mode::Yield;
         }
         let holder = Holder::default();
-        backup::run(request, &holder, self.teller()).await
+        let hooked = Hooked::new(self.policy.hooks.clone(), self.name.as_str(), &request.place.url);
+        hooked.backup(request, &holder, self.teller()).await
+    }
+
+    /// Tells who hears of runs, without waiting for them.
+    fn tell_run(&self, event: Event, text: String) {
+        let (config, say, name) = (Arc::clone(&self.config), Arc::clone(&self.shared.say), self.name.to_string());
+        let title = format!("{name}: {}", text.lines().next().unwrap_or_default());
+        tokio::spawn(async move { tell_run(&config, &name, event, title, text, &say).await });
     }
 
     fn tell(&self, outcome: &Outcome<backup::Report>, took: Duration) {
@@ -261,13 +274,18 @@ impl Tended {
                 for committed in &report.committed {
                     let manifest = &committed.manifest;
                     let proof = backup::verdict_word(manifest.hashkv.verdict);
-                    self.say(&format!("backup {} at revision {}, hashkv {proof}, in {:.1} s", manifest.id, manifest.revision, took.as_secs_f64()));
+                    let line =
+                        format!("backup {} at revision {}, hashkv {proof}, in {:.1} s", manifest.id, manifest.revision, took.as_secs_f64());
+                    self.say(&line);
+                    self.tell_run(Event::Succeeded, line);
                 }
                 report.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
             }
             Err(failure) => {
                 let cause = failure.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
-                self.say(&format!("the backup failed: {}{cause}", failure.what));
+                let line = format!("the backup failed: {}{cause}", failure.what);
+                self.say(&line);
+                self.tell_run(Event::Failed, line);
             }
         }
     }

@@ -37,6 +37,7 @@ pub(crate) async fn watch(name: String, mut config: Receiver<Arc<Config>>, obser
             Err(failure) => {
                 known.count(&failure);
                 known.unseen = Some(failure.what);
+                known.looks_missed = known.looks_missed.saturating_add(1);
                 known.view = None;
                 known.findings = Vec::new();
             }

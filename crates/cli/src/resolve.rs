@@ -160,6 +160,12 @@ impl Resolved {
         section.or_else(|| self.config.as_ref()?.defaults.lease).unwrap_or_default()
     }
 
+    /// The commands around each backup of the cluster; none where it has no section.
+    pub(crate) fn hooks(&self) -> config::Hooks {
+        let section = self.section.as_ref().zip(self.config.as_ref());
+        section.map(|(section, config)| config.policy(section).hooks).unwrap_or_default()
+    }
+
     /// Where the spool goes.
     pub(crate) fn spool(&self, args: &SpoolArgs) -> Outcome<SpoolOptions> {
         let configured = self.config.as_ref().map(|config| config.spool.clone()).unwrap_or_default();

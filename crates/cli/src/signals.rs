@@ -14,6 +14,15 @@ pub(crate) fn run<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
 
 /// As [`run`]; after a signal there is a moment for a goodbye.
 pub(crate) fn run_then<T>(work: impl Future<Output = Outcome<T>>, goodbye: impl Future<Output = ()>) -> Outcome<T> {
+    run_then_within(GOODBYE_WITHIN, work, goodbye)
+}
+
+/// As [`run_then`], with a goodbye that may take longer.
+pub(crate) fn run_then_within<T>(
+    limit: std::time::Duration,
+    work: impl Future<Output = Outcome<T>>,
+    goodbye: impl Future<Output = ()>,
+) -> Outcome<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -28,7 +37,7 @@ pub(crate) fn run_then<T>(work: impl Future<Output = Outcome<T>>, goodbye: impl 
         };
         // The work is dropped by now, and what it held is free. A second signal ends the goodbye too.
         tokio::select! {
-            _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye) => {}
+            _ = tokio::time::timeout(limit, goodbye) => {}
             _ = stopped() => {}
         }
         Err(failure)

@@ -91,7 +91,9 @@ mod tests {
         let failure = Failure::new(Code::SourceUnreachable, "no member answers").object("https://a:2379").cause("line\nline ".repeat(200));
         let run = of(Err(&failure), Timestamp::UNIX_EPOCH);
         let detail = run.detail.unwrap();
-        assert!(detail.starts_with("no member answers (https://a:2379): line") && detail.chars().count() == DETAIL && !detail.contains('\n'));
+        assert!(
+            detail.starts_with("no member answers (https://a:2379): line") && detail.chars().count() == DETAIL && !detail.contains('\n')
+        );
         assert_eq!((run.result, run.exit), (RunResult::Failed, 30));
     }
 }

@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 
+use agent::hook::Moment;
+use agent::hooked::Hooked;
 use engine::backup::{Committed, Report, Request, verdict_word};
 use engine::choice::Wish;
+use engine::config::Hooks;
 use engine::extra::Extra;
 use engine::lease::{Holder, Mode};
-use engine::limits::{HASHKV_BUDGET, IDENTITY};
+use engine::limits::{GOODBYE_WITHIN, HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
+use engine::place::PlaceOptions;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::manifest::Role;
-use vault::name::Tag;
+use vault::name::{ClusterName, Tag};
 
 use crate::args::{GlobalArgs, RepositoryArgs, SealArgs, SourceArgs, SpoolArgs};
 use crate::output::{self, size};
@@ -23,6 +27,16 @@ use crate::{output::Format, passphrase, signals};
 const RECORD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Arguments of `lifeboat backup`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct VerbArgs {
+    #[command(flatten)]
+    backup: Args,
+    /// Do not run the hooks of the configuration
+    #[arg(long, env = "LIFEBOAT_NO_HOOKS")]
+    no_hooks: bool,
+}
+
+/// Arguments of every verb that begins with a backup.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -76,40 +90,76 @@ enum ReadBack {
 }
 
 /// Runs `lifeboat backup`.
-pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
+pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
+    let VerbArgs { backup: args, no_hooks } = args;
     let dry_run = args.dry_run;
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
+    let hooks = if no_hooks { Hooks::default() } else { Resolved::new(global, args.repository.cluster.as_deref(), true)?.hooks() };
     let request = request(global, args)?;
+    let cluster = request.cluster.as_ref().map(ToString::to_string).unwrap_or_default();
+    let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
-    let report = signals::run_then(recorded(request, &holder, teller), holder.release())?;
+    let goodbye = async {
+        let _late = tokio::time::timeout(GOODBYE_WITHIN, holder.release()).await;
+        hooked.goodbye(teller.as_ref()).await;
+    };
+    let of_run = OfRun::of(&request);
+    let work = of_run.recorded(hooked.backup(request, &holder, std::sync::Arc::<Teller>::clone(&teller)));
+    let report = signals::run_then_within(GOODBYE_WITHIN + hooked.goodbye_within(), work, goodbye)?;
     let format = global.format();
     match format {
-        Format::Table | Format::Simple => output::print(&table(&report, dry_run)),
-        _ => output::value(format, "lifeboat.backup/1", json(&report))?,
+        Format::Table | Format::Simple => output::print(&format!("{}{}", table(&report, dry_run), planned_hooks(&hooked, dry_run))),
+        _ => {
+            let mut value = json(&report);
+            if dry_run {
+                let line = |(moment, command): (Moment, String)| json!({"event": moment.word(), "command": command});
+                value["hooks"] = hooked.plan().into_iter().map(line).collect();
+            }
+            output::value(format, "lifeboat.backup/1", value)?;
+        }
     }
     Ok(report.code)
 }
 
-/// Takes the backup, and writes down what came of it where that is news: the next `status`, on whatever machine, tells a run that failed from one that
+/// Whose run it is, for writing down what came of it where that is news: the next `status`, on whatever machine, tells a run that failed from one that
 /// never was.
-async fn recorded(request: Request, holder: &Holder, teller: std::sync::Arc<Teller>) -> Outcome<Report> {
-    let (place, named, key) = (request.place.clone(), request.cluster.clone(), request.signing_key.clone());
-    let dry_run = request.dry_run;
-    let outcome = engine::backup::run(request, holder, teller).await;
-    let failure = outcome.as_ref().err();
-    // What was not begun did not fail.
-    let is_no_run = dry_run || failure.is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository));
-    let cluster = named.or_else(|| outcome.as_ref().ok().map(|report| report.cluster.clone()));
-    let was_fine = outcome.as_ref().is_ok_and(|report| report.code == Code::Ok && report.last_run_was_fine);
-    if let Some(cluster) = cluster.filter(|_| !is_no_run && !was_fine) {
-        let run = engine::record::of(outcome.as_ref().map(|report| report.code), jiff::Timestamp::now());
-        let written = engine::record::record(&place, &cluster, run, key.as_deref());
-        // It must not hold up the answer, nor change it.
-        let _ = tokio::time::timeout(RECORD_WITHIN, written).await;
+struct OfRun {
+    place: PlaceOptions,
+    cluster: Option<ClusterName>,
+    signing_key: Option<PathBuf>,
+    dry_run: bool,
+}
+
+impl OfRun {
+    fn of(request: &Request) -> Self {
+        let Request { place, cluster, signing_key, dry_run, .. } = request.clone();
+        Self { place, cluster, signing_key, dry_run }
     }
-    outcome
+
+    async fn recorded(self, work: impl Future<Output = Outcome<Report>>) -> Outcome<Report> {
+        let outcome = work.await;
+        let failure = outcome.as_ref().err();
+        // What was not begun did not fail.
+        let is_no_run =
+            self.dry_run || failure.is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository));
+        let cluster = self.cluster.or_else(|| outcome.as_ref().ok().map(|report| report.cluster.clone()));
+        let was_fine = outcome.as_ref().is_ok_and(|report| report.code == Code::Ok && report.last_run_was_fine);
+        if let Some(cluster) = cluster.filter(|_| !is_no_run && !was_fine) {
+            let run = engine::record::of(outcome.as_ref().map(|report| report.code), jiff::Timestamp::now());
+            let written = engine::record::record(&self.place, &cluster, run, self.signing_key.as_deref());
+            // It must not hold up the answer, nor change it.
+            let _ = tokio::time::timeout(RECORD_WITHIN, written).await;
+        }
+        outcome
+    }
+}
+
+/// The hooks that would be run, for people.
+fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
+    let plan = if dry_run { hooked.plan() } else { Vec::new() };
+    plan.iter().map(|(moment, command)| format!("  hook, {}: {command}\n", moment.word())).collect()
 }
 
 /// The backup that is meant; for other verbs that begin with one, too.

@@ -10,6 +10,7 @@ pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod lineage;
 pub(crate) mod list;
+pub(crate) mod notify;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod shell;
@@ -42,7 +43,7 @@ enum Verb {
     /// Find the cluster, make keys and a repository, write lifeboat.yaml
     Init(init::Args),
     /// Back the cluster up: stream, seal, prove, commit
-    Backup(backup::Args),
+    Backup(backup::VerbArgs),
     /// Show the backups, newest first
     List(list::Args),
     /// Is every cluster protected as its policy says? Exits 0, 22, 23, 24
@@ -71,6 +72,8 @@ enum Verb {
     Config(config::Args),
     /// Show the histories of a cluster, and accept a new one
     Lineage(lineage::Args),
+    /// Tell the receivers of the configuration that this is a test, and show what each answered
+    Notify(notify::Args),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual, or write its pages to a directory
@@ -102,6 +105,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Key(args)) => key::run(&global, args),
         Some(Verb::Config(args)) => config::run(&global, args),
         Some(Verb::Lineage(args)) => lineage::run(&global, args),
+        Some(Verb::Notify(args)) => notify::run(&global, args),
         Some(Verb::Completions(args)) => shell::completions(args),
         Some(Verb::Man(args)) => shell::man(args),
         Some(Verb::Tied(args)) => try_backup::tied(&args),

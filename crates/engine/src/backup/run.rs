@@ -110,7 +110,16 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let plan = planned(&source, &choices);
     if request.dry_run {
         let place = request.place.clone();
-        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, warnings: Vec::new(), next: None, last_run_was_fine });
+        return Ok(Report {
+            code: Code::Ok,
+            place,
+            cluster,
+            committed: Vec::new(),
+            plan,
+            warnings: Vec::new(),
+            next: None,
+            last_run_was_fine,
+        });
     }
     if let Some(word) = holder.take(repository.store(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));

@@ -5,9 +5,11 @@ mod policy;
 mod request;
 mod schedule;
 mod sections;
+mod trust;
 mod units;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +19,7 @@ pub use crate::extra::MACHINE_CONFIG;
 use crate::failure::{Failure, Outcome};
 use crate::lease::Mode;
 
-pub use notify::{Channel, Event, Notifier};
+pub use notify::{Address, Channel, Event, Exec, Notifier, Ntfy, Smtp, Webhook};
 pub use policy::Policy;
 pub use schedule::{Schedule, Timing};
 pub use sections::{Agent, Alert, Backup, Drill, Hook, Hooks, IfHookFails, Keep, Verify};
@@ -275,24 +277,28 @@ pub fn user_directory() -> Option<PathBuf> {
     Some(config.join("lifeboat"))
 }
 
-/// Reads and checks a configuration file.
+/// Reads and checks a configuration file. One that names commands must belong to root or to the caller, and nobody else may write to it.
+///
+/// # Errors
+/// A usage failure.
 pub fn load(path: &Path) -> Outcome<Config> {
+    let check_again = ["lifeboat", "config", "check", "--config", &path.to_string_lossy()];
     let failed = |error: &dyn std::fmt::Display| {
-        Failure::usage("the configuration cannot be read").object(path.display()).cause(error).next([
-            "lifeboat",
-            "config",
-            "check",
-            "--config",
-            &path.to_string_lossy(),
-        ])
+        Failure::usage("the configuration cannot be read").object(path.display()).cause(error).next(check_again)
     };
-    let size = std::fs::metadata(path).map_err(|error| failed(&error))?.len();
-    if size > MAX_CONFIG {
-        return Err(failed(&format!("{size} bytes are more than a configuration has")));
+    // One file for everything that follows: what is looked at is what is read.
+    let mut file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+    let metadata = file.metadata().map_err(|error| failed(&error))?;
+    if metadata.len() > MAX_CONFIG {
+        return Err(failed(&format!("{} bytes are more than a configuration has", metadata.len())));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
-    parse(&text)
-        .map_err(|failure| failure.object(path.display()).next(["lifeboat", "config", "check", "--config", &path.to_string_lossy()]))
+    let mut text = String::new();
+    std::io::Read::by_ref(&mut file).take(MAX_CONFIG).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    let config = parse(&text).map_err(|failure| failure.object(path.display()).next(check_again))?;
+    match config.names_commands() {
+        Some(what) => trust::check(path, &metadata, what).map(|()| config),
+        None => Ok(config),
+    }
 }
 
 /// Parses and checks the text of a configuration.
@@ -357,6 +363,11 @@ fn check(config: &Config) -> Outcome<()> {
     }
     for (at, notifier) in config.notify.iter().enumerate() {
         notifier.check().map_err(|failure| within(&format!("notify[{at}]"), failure))?;
+    }
+    let mut names: Vec<&str> = config.notify.iter().filter_map(|notifier| notifier.name.as_deref()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return wrong(format!("notify: two receivers are called '{}'", twice[0]));
     }
     config.agent.as_ref().map_or(Ok(()), Agent::check).map_err(|failure| within("agent", failure))
 }
@@ -460,8 +471,15 @@ mod tests {
             ("notify: [{on: [failed]}]", "notify[0]: exactly one"),
             ("notify: [{slack: {url: x}}]", "neither https"),
             ("notify: [{slack: {url_file: /x}, ping: {url_file: /x}}]", "exactly one"),
+            ("notify: [{ping: {url_file: /x}, remind: 1s}]", "remind"),
+            ("notify: [{ping: {url_file: /x}, name: a}, {ping: {url_file: /y}, name: a}]", "two receivers"),
+            ("notify: [{smtp: {server: 'smtp+plain://h', from: a, to: [b], user: u, password_file: /x}}]", "not encrypted"),
+            ("defaults: {hooks: {before: [{command: [/bin/sync], environment: {LIFEBOAT_X: y}}]}}", "LIFEBOAT_X"),
             ("agent: {listen: everywhere}", "listen"),
-            ("stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}", "min_stores is 3"),
+            (
+                "stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}",
+                "min_stores is 3",
+            ),
             ("stores: {a: {url: x}}\nclusters: {prod: {kubeadm: {}, stores: [a, a]}}", "named twice"),
         ] {
             let cause = parse(text).unwrap_err().cause.unwrap();

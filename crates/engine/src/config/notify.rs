@@ -1,16 +1,23 @@
 //! Who is told what. Secrets (addresses with a token in them, passwords) are named by file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::units::duration;
 use crate::failure::{Failure, Outcome};
 
+/// Whoever is reminded more often than this stops reading.
+const REMIND_LEAST: Duration = Duration::from_secs(60);
+
 /// One receiver: exactly one channel, and what it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Notifier {
+    /// What it is called in reports, and how it is remembered what it was told; the channel's word (`slack`, `slack-2`) without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Any HTTP endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<Webhook>,
@@ -29,7 +36,7 @@ pub struct Notifier {
     /// A command, which gets the message as JSON on its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
-    /// Of what it is told; of `failed`, `stale` and `recovered` without. A ping hears of every run.
+    /// Of what it is told; of `failed`, `stale`, `damaged`, `drill-failed` and `recovered` without. A ping hears of every run, and of nothing else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<Event>,
     /// Of which clusters; of all without.
@@ -44,10 +51,14 @@ pub struct Notifier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
+    /// A backup begins. Not among what is told without `on`.
+    Started,
     /// A backup failed, and all its retries.
     Failed,
-    /// The newest good backup is too old, or there never was one.
+    /// The newest good backup is too old.
     Stale,
+    /// There never was a good backup. Who is told of `stale` is told of this.
+    NeverRan,
     /// What was told is over.
     Recovered,
     /// A backup was taken. Not among what is told without `on`.
@@ -64,6 +75,41 @@ pub enum Event {
     Test,
 }
 
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Started,
+        Self::Succeeded,
+        Self::Warning,
+        Self::Failed,
+        Self::Stale,
+        Self::NeverRan,
+        Self::Recovered,
+        Self::Damaged,
+        Self::DrillFailed,
+        Self::Health,
+        Self::Test,
+    ];
+
+    /// The word for it, as `on` has it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Succeeded => "succeeded",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::Stale => "stale",
+            Self::NeverRan => "never-ran",
+            Self::Recovered => "recovered",
+            Self::Damaged => "damaged",
+            Self::DrillFailed => "drill-failed",
+            Self::Health => "health",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// An address, by file where it holds a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +120,9 @@ pub struct Address {
     /// A file with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
+    /// A file with certificates of authorities that are trusted beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Any HTTP endpoint.
@@ -86,6 +135,9 @@ pub struct Webhook {
     /// A file with the address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
+    /// A file with certificates of authorities that are trusted beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// A file with the value of the header Authorization.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authorization_file: Option<PathBuf>,
@@ -108,6 +160,9 @@ pub struct Ntfy {
     /// A file with the access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
+    /// A file with certificates of authorities that are trusted beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Mail.
@@ -126,6 +181,9 @@ pub struct Smtp {
     /// A file with the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// A file with certificates of authorities that are trusted beside the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A command.
@@ -156,6 +214,21 @@ pub enum Channel<'a> {
     Exec(&'a Exec),
 }
 
+impl Channel<'_> {
+    /// The word for it, as the configuration has it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Webhook(_) => "webhook",
+            Self::Slack(_) => "slack",
+            Self::Ntfy(_) => "ntfy",
+            Self::Smtp(_) => "smtp",
+            Self::Ping(_) => "ping",
+            Self::Exec(_) => "exec",
+        }
+    }
+}
+
 impl Notifier {
     /// Its channel.
     ///
@@ -177,12 +250,26 @@ impl Notifier {
         }
     }
 
-    /// Whether it is told of this event of this cluster.
+    /// Whether it is told of this event of this cluster. Every receiver hears a test.
     #[must_use]
     pub fn hears(&self, event: Event, cluster: &str) -> bool {
-        let usual = matches!(event, Event::Failed | Event::Stale | Event::Recovered | Event::Damaged | Event::DrillFailed);
-        let of_event = event == Event::Test || self.ping.is_some() || if self.on.is_empty() { usual } else { self.on.contains(&event) };
+        let of_event = match event {
+            Event::Test => return true,
+            // A dead man's switch knows runs. What it knows of the rest would be forgotten at the next run.
+            _ if self.ping.is_some() => matches!(event, Event::Started | Event::Succeeded | Event::Warning | Event::Failed),
+            _ if self.on.is_empty() => {
+                matches!(event, Event::Failed | Event::Stale | Event::NeverRan | Event::Recovered | Event::Damaged | Event::DrillFailed)
+            }
+            Event::NeverRan => self.on.contains(&Event::Stale) || self.on.contains(&Event::NeverRan),
+            _ => self.on.contains(&event),
+        };
         of_event && (self.clusters.is_empty() || self.clusters.iter().any(|named| named == cluster))
+    }
+
+    /// How often it is said again what has not changed; never without.
+    #[must_use]
+    pub fn remind(&self) -> Option<Duration> {
+        self.remind.as_deref().and_then(|text| duration(text).ok())
     }
 
     pub(super) fn check(&self) -> Outcome<()> {
@@ -199,7 +286,14 @@ impl Notifier {
                 exec.timeout.as_deref().map(duration).transpose()?;
             }
         }
-        self.remind.as_deref().map(duration).transpose().map(drop)
+        if self.name.as_ref().is_some_and(|name| name.is_empty() || name.contains(char::is_control)) {
+            return Err(Failure::usage("name: a word is expected"));
+        }
+        let remind = self.remind.as_deref().map(duration).transpose()?;
+        if remind.is_some_and(|remind| remind < REMIND_LEAST) {
+            return Err(Failure::usage(format!("remind: at least {} s", REMIND_LEAST.as_secs())));
+        }
+        Ok(())
     }
 }
 
@@ -214,6 +308,9 @@ impl Smtp {
         if self.user.is_some() != self.password_file.is_some() {
             return Err(Failure::usage("smtp: user and password_file go together"));
         }
+        if self.user.is_some() && self.server.starts_with("smtp+plain://") {
+            return Err(Failure::usage("smtp: smtp+plain is not encrypted, and a password is not sent over it"));
+        }
         Ok(())
     }
 }
@@ -224,5 +321,33 @@ fn address(url: &Option<String>, file: &Option<PathBuf>) -> Outcome<()> {
         (Some(_), None) => Err(Failure::usage("the address begins with neither https:// nor http://")),
         (None, Some(_)) => Ok(()),
         _ => Err(Failure::usage("exactly one of url and url_file says where")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_events_are_those_of_the_configuration() {
+        for event in Event::ALL {
+            assert_eq!(serde_json::to_value(event).unwrap(), event.word());
+        }
+    }
+
+    #[test]
+    fn who_hears_what() {
+        let bare = Notifier { slack: Some(Address::default()), ..Notifier::default() };
+        let heard = |notifier: &Notifier| -> Vec<&str> {
+            Event::ALL.into_iter().filter(|event| notifier.hears(*event, "prod")).map(Event::word).collect()
+        };
+        assert_eq!(heard(&bare), ["failed", "stale", "never-ran", "recovered", "damaged", "drill-failed", "test"]);
+        let some = Notifier { on: vec![Event::Stale, Event::Succeeded], ..bare.clone() };
+        assert_eq!(heard(&some), ["succeeded", "stale", "never-ran", "test"]);
+        let ping = Notifier { ping: Some(Address::default()), on: vec![Event::Health], ..Notifier::default() };
+        assert_eq!(heard(&ping), ["started", "succeeded", "warning", "failed", "test"]);
+        let other = Notifier { clusters: vec!["edge".to_owned()], ..bare };
+        assert_eq!(heard(&other), ["test"]);
+        assert!(other.hears(Event::Failed, "edge"));
     }
 }

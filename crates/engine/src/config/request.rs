@@ -48,9 +48,8 @@ impl Cluster {
         };
         let credentials = match (&etcd.user, &etcd.password_file) {
             (Some(user), Some(file)) => {
-                let password = std::fs::read_to_string(file).map_err(|error| {
-                    Failure::usage(format!("the password cannot be read: {error}")).object(file.display()).again()
-                })?;
+                let password = std::fs::read_to_string(file)
+                    .map_err(|error| Failure::usage(format!("the password cannot be read: {error}")).object(file.display()).again())?;
                 let password = password.trim_end_matches(['\n', '\r']).to_owned();
                 Some(etcd_api::Credentials { user: user.clone(), password: password.into() })
             }
@@ -91,7 +90,8 @@ impl Config {
     /// A usage failure where it has none.
     pub fn first_place(&self, policy: &Policy) -> Outcome<PlaceOptions> {
         let first = policy.stores.first().ok_or_else(|| {
-            Failure::usage("the cluster has no store").cause("name one under stores, and its name under the cluster's or the defaults' stores")
+            Failure::usage("the cluster has no store")
+                .cause("name one under stores, and its name under the cluster's or the defaults' stores")
         })?;
         Ok(self.place(&first.1))
     }
@@ -120,7 +120,9 @@ impl Config {
     ) -> Outcome<backup::Request> {
         let policy = self.policy(cluster);
         if self.keys.recipients.is_empty() {
-            return Err(Failure::usage("no recipient is configured, so nobody could ever open the backup").cause("name one under keys.recipients"));
+            return Err(
+                Failure::usage("no recipient is configured, so nobody could ever open the backup").cause("name one under keys.recipients")
+            );
         }
         let budget = cluster.hashkv_budget.as_ref().or(self.defaults.hashkv_budget.as_ref());
         Ok(backup::Request {

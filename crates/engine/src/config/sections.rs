@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use vault::manifest::Rung;
@@ -10,6 +11,9 @@ use vault::name::Tag;
 use super::schedule::Timing;
 use super::units::{bytes, duration, share, span};
 use crate::failure::{Failure, Outcome};
+
+/// How long a hook may take where nothing says otherwise.
+const HOOK_WITHIN: Duration = Duration::from_secs(60);
 
 /// When backups are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -141,7 +145,7 @@ pub struct Hooks {
     /// After one that was committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Hook>,
-    /// After one that failed.
+    /// After one that failed, was not begun because a hook before it failed, or is disputed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<Hook>,
     /// At the end, whatever came of it.
@@ -155,7 +159,7 @@ pub struct Hooks {
 pub struct Hook {
     /// The program by its absolute path, and its arguments. No shell is in between.
     pub command: Vec<String>,
-    /// Variables beside those that Lifeboat sets.
+    /// Variables beside those that Lifeboat sets, none of whose names begins with `LIFEBOAT_`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
     /// How long it may take: one minute without.
@@ -253,11 +257,33 @@ impl Alert {
     }
 }
 
+impl Hook {
+    /// How long it may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.as_deref().and_then(|text| duration(text).ok()).unwrap_or(HOOK_WITHIN)
+    }
+}
+
 impl Hooks {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.after.is_empty() && self.failed.is_empty() && self.finally.is_empty()
+    }
+
     fn check(&self) -> Outcome<()> {
         for hook in self.before.iter().chain(&self.after).chain(&self.failed).chain(&self.finally) {
             if !hook.command.first().is_some_and(|program| program.starts_with('/')) {
                 return Err(Failure::usage("a hook's command begins with the absolute path of a program"));
+            }
+            if hook.command.iter().any(|word| word.contains('\0')) {
+                return Err(Failure::usage("a hook's command has a zero byte"));
+            }
+            for (name, value) in &hook.environment {
+                if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') || name.starts_with("LIFEBOAT_") {
+                    return Err(Failure::usage(format!("environment: '{name}' is no name of a variable of yours")));
+                }
             }
             hook.timeout.as_deref().map(duration).transpose()?;
         }
