@@ -111,6 +111,10 @@ fn it_backs_up_verifies_tells_and_another_agent_goes_on_where_it_was() {
     assert_eq!(agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}"), Some(1.0));
     assert_eq!(agent.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}"), Some(1.0));
     agent.wait("the members are looked at", |agent| agent.metric("lifeboat_etcd_reachable{cluster=\"prod\"}") == Some(1.0));
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
+    for name in agent.get("/metrics").1.lines().filter(|line| !line.starts_with('#')).map(|line| line.split(['{', ' ']).next().unwrap()) {
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+    }
     assert!(agent.metric("lifeboat_member_up{cluster=\"prod\",member=\"m0\"}") == Some(1.0), "{}", agent.get("/metrics").1);
     let page: serde_json::Value = serde_json::from_str(&agent.get("/status").1).unwrap();
     let told = status(&job, 0);
