@@ -138,7 +138,8 @@ impl Stores {
     pub(super) fn report(&self) -> Vec<StoreReport> {
         let missing = self.missing();
         let holds = self.members.iter().filter(|member| !missing.iter().any(|(place, _)| place.name == member.name));
-        let report = |place: &NamedPlace, why: Option<String>| StoreReport { name: place.name.clone(), url: place.options.url.clone(), why };
+        let report =
+            |place: &NamedPlace, why: Option<String>| StoreReport { name: place.name.clone(), url: place.options.url.clone(), why };
         holds.map(|place| report(place, None)).chain(missing.iter().map(|(place, failure)| report(place, Some(reason(failure))))).collect()
     }
 
@@ -150,10 +151,11 @@ impl Stores {
         let (Some((place, failure)), true) = (missing.first(), inside < self.least) else { return Ok(()) };
         let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let what = format!("backup {ids} is whole on {inside} store(s), and min_stores asks for {}", self.least);
-        Err(Failure::new(Code::StoreUnreachable, what)
-            .object(&place.options.url)
-            .cause(reason(failure))
-            .next(copy_command(&self.holder().options, &place.options, Some(cluster))))
+        Err(Failure::new(Code::StoreUnreachable, what).object(&place.options.url).cause(reason(failure)).next(copy_command(
+            &self.holder().options,
+            &place.options,
+            Some(cluster),
+        )))
     }
 }
 

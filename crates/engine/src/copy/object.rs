@@ -8,8 +8,8 @@ use vault::store::{Store, StoreError};
 
 use super::{Object, Refusal, Trouble};
 use crate::failure::{Failure, Outcome};
-use crate::stored::{self, BLOCK};
 use crate::store_failure;
+use crate::stored::{self, BLOCK};
 
 /// Objects up to this size go over in one piece.
 const WHOLE: u64 = 1 << 20;

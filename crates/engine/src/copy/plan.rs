@@ -110,11 +110,8 @@ fn tombstoned(source: &Side, target: &Side) -> BTreeSet<BackupId> {
 
 /// Objects of the source that nobody can read.
 fn unreadable(problems: &[Problem]) -> Vec<Refusal> {
-    let is_lost = |problem: &&Problem| {
-        matches!(problem.kind, ProblemKind::Damaged(_) | ProblemKind::Unreadable(_) | ProblemKind::Moved(_))
-    };
-    let refusal =
-        |problem: &Problem| Refusal { object: problem.key.clone(), trouble: Trouble::Damaged, why: problem.kind.to_string() };
+    let is_lost = |problem: &&Problem| matches!(problem.kind, ProblemKind::Damaged(_) | ProblemKind::Unreadable(_) | ProblemKind::Moved(_));
+    let refusal = |problem: &Problem| Refusal { object: problem.key.clone(), trouble: Trouble::Damaged, why: problem.kind.to_string() };
     problems.iter().filter(is_lost).map(refusal).collect()
 }
 
@@ -215,7 +212,9 @@ impl Planner<'_> {
     fn unsigned(&self, backups: &[Planned]) -> Vec<String> {
         let copied = backups.iter().filter(|planned| matches!(planned.step, Step::Copy(_)));
         let untrusted = copied.filter_map(|planned| self.source.catalog.backup(&planned.id).filter(|backup| !backup.counts));
-        untrusted.map(|backup| format!("backup {} is {}, and is copied because of --allow-unsigned", backup.id(), backup.signature)).collect()
+        untrusted
+            .map(|backup| format!("backup {} is {}, and is copied because of --allow-unsigned", backup.id(), backup.signature))
+            .collect()
     }
 
     /// Marks about nothing that is copied stay; so do tombstones of what the source still has: whoever prunes the target finds that out by itself.

@@ -102,11 +102,7 @@ fn is_answer(error: &StoreError) -> bool {
 }
 
 /// Waits for one of several stores, not forever.
-async fn within<T>(
-    limit: Option<Duration>,
-    key: &str,
-    work: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
+async fn within<T>(limit: Option<Duration>, key: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let Some(limit) = limit else { return work.await };
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let detail = format!("it took nothing for {} s, while other stores waited for it", limit.as_secs());

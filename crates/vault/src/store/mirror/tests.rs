@@ -41,7 +41,9 @@ impl Bench {
         let mut upload = self.mirror.upload(KEY).await?;
         let mut between = Some(between);
         for (n, piece) in ["one ", "two ", "three ", "four"].into_iter().enumerate() {
-            if n == 2 && let Some(between) = between.take() {
+            if n == 2
+                && let Some(between) = between.take()
+            {
                 between().await;
             }
             if let Err(error) = upload.write(Bytes::from_static(piece.as_bytes())).await {
