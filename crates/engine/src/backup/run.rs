@@ -103,10 +103,9 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let mut remarks = Vec::new();
     let opening = if request.dry_run { None } else { opening_read(&source, &request.wish, &mut remarks).await? };
     let stores = Stores::open(&request, progress.as_ref()).await?;
-    request.place = stores.first().options.clone();
+    let (cluster, catalog) = stores.catalog(request.cluster.as_ref()).await?;
+    request.place = stores.holder().options.clone();
     let repository = &stores.repository;
-    let cluster = place::cluster(repository, &request.place, request.cluster.as_ref()).await?;
-    let catalog = place::catalog(repository, &request.place, &cluster).await?;
     let last = catalog.backups.last().and_then(|backup| backup.manifest.member.as_ref()).map(|member| member.id);
     let choices = choose(&source.candidates(), &Wish { last, ..request.wish.clone() })?;
     let plan = planned(&source, &choices);
@@ -114,7 +113,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
         let (place, stores) = (request.place.clone(), stores.report());
         return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, stores, warnings: Vec::new(), next: None });
     }
-    if let Some(word) = holder.take(&stores.deciding, &cluster, "backup", request.lease).await? {
+    if let Some(word) = holder.take(&stores.deciding(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));
     }
     stores.bring_lineages(&cluster).await?;

@@ -7,7 +7,7 @@ use vault::backup_id::BackupId;
 use vault::key;
 use vault::limits::SMALL_JSON_BYTES;
 use vault::name::ClusterName;
-use vault::repository::{Repository, RepositoryError};
+use vault::repository::{Catalog, Repository, RepositoryError};
 use vault::seal::SealedObject;
 use vault::store::{MirrorStore, Store, StoreError};
 
@@ -21,8 +21,6 @@ use crate::{place, store_failure, stored};
 pub(super) struct Stores {
     /// The repository, on all of `members` at once where there are several.
     pub(super) repository: Repository,
-    /// The store that decides, alone.
-    pub(super) deciding: Arc<dyn Store>,
     members: Vec<NamedPlace>,
     mirror: Option<MirrorStore>,
     missing: Vec<(NamedPlace, Failure)>,
@@ -56,15 +54,44 @@ impl Stores {
         } else {
             place::open(&request.place).await?
         };
-        let deciding = Arc::clone(repository.store());
         let place = request.stores.first().cloned().unwrap_or_else(|| NamedPlace::unnamed(request.place.clone()));
         let members = vec![NamedPlace { options: request.place.clone(), ..place }];
-        Ok(Self { repository, deciding, members, mirror: None, missing: Vec::new(), least: 1 })
+        Ok(Self { repository, members, mirror: None, missing: Vec::new(), least: 1 })
     }
 
-    /// The store that decides, by name.
-    pub(super) fn first(&self) -> &NamedPlace {
-        &self.members[0]
+    /// The store that decides, alone.
+    pub(super) fn deciding(&self) -> Arc<dyn Store> {
+        let first = self.mirror.as_ref().and_then(|mirror| mirror.stores_in().into_iter().next());
+        first.map_or_else(|| Arc::clone(self.repository.store()), |(_, store)| store)
+    }
+
+    /// Reads what is known of the cluster from the store that decides; where it fails, from the next one, which decides from then on.
+    ///
+    /// # Errors
+    /// That of the last store that may be given up, and those that another store would not mend.
+    pub(super) async fn catalog(&self, named: Option<&ClusterName>) -> Outcome<(ClusterName, Catalog)> {
+        loop {
+            let options = &self.holder().options;
+            let read = async {
+                let cluster = place::cluster(&self.repository, options, named).await?;
+                let catalog = place::catalog(&self.repository, options, &cluster).await?;
+                Ok::<_, Failure>((cluster, catalog))
+            };
+            match read.await {
+                Err(failure) if failure.code == Code::StoreUnreachable && self.give_up_first(&failure) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Takes the deciding store out. False where it is needed.
+    fn give_up_first(&self, failure: &Failure) -> bool {
+        let Some(mirror) = &self.mirror else { return false };
+        let inside = mirror.stores_in();
+        let (Some((at, _)), true) = (inside.first(), inside.len() > self.least) else { return false };
+        let key = self.members[*at].options.url.clone();
+        mirror.drop_out(*at, StoreError::Unreachable { key, detail: reason(failure) });
+        true
     }
 
     /// Whether there is one store only, now.
@@ -78,8 +105,9 @@ impl Stores {
         let prefix = key::lineages_prefix(cluster);
         let failed = |error: &StoreError| store_failure::failure("the lineages cannot be read", error);
         let mut objects = Vec::new();
-        for object in self.deciding.list(&prefix).await.map_err(|error| failed(&error))? {
-            match self.deciding.get(&object.key, SMALL_JSON_BYTES as u64).await {
+        let deciding = self.deciding();
+        for object in deciding.list(&prefix).await.map_err(|error| failed(&error))? {
+            match deciding.get(&object.key, SMALL_JSON_BYTES as u64).await {
                 Ok((_, bytes)) => objects.push((object.key, bytes)),
                 // The catalog names it.
                 Err(StoreError::NotFound { .. } | StoreError::Corrupt { .. }) => {}
@@ -128,7 +156,7 @@ impl Stores {
         self.missing.iter().cloned().chain(dropped).collect()
     }
 
-    /// A store that holds what was committed.
+    /// The first store that is in: it decides, and holds what was committed.
     pub(super) fn holder(&self) -> &NamedPlace {
         let first = self.mirror.as_ref().and_then(|mirror| mirror.stores_in().first().map(|(at, _)| *at));
         &self.members[first.unwrap_or(0)]
@@ -221,16 +249,15 @@ impl Opened {
         }
         let (members, repositories): (Vec<NamedPlace>, Vec<Repository>) = repositories.into_iter().unzip();
         let all: Vec<Arc<dyn Store>> = repositories.iter().map(|repository| Arc::clone(repository.store())).collect();
-        let deciding = Arc::clone(&all[0]);
         let signers = place::signers(&members[0].options)?;
-        let mirror = (all.len() > 1).then(|| MirrorStore::new(Arc::clone(&deciding), all[1..].to_vec(), request.min_stores));
+        let mirror = (all.len() > 1).then(|| MirrorStore::new(Arc::clone(&all[0]), all[1..].to_vec(), request.min_stores));
         let on: Arc<dyn Store> = match &mirror {
             Some(mirror) => Arc::new(mirror.clone()),
-            None => Arc::clone(&deciding),
+            None => Arc::clone(&all[0]),
         };
         let opened = Repository::open(on).await;
         let repository = opened.map_err(|error| place::failure(&members[0].options, "the repository cannot be opened", &error))?;
-        Ok(Stores { repository: repository.with_signers(signers), deciding, members, mirror, missing, least: request.min_stores.max(1) })
+        Ok(Stores { repository: repository.with_signers(signers), members, mirror, missing, least: request.min_stores.max(1) })
     }
 
     /// Makes an empty store the repository that is known, or a new one where none is.

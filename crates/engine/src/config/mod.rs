@@ -460,10 +460,7 @@ mod tests {
             ("notify: [{slack: {url: x}}]", "neither https"),
             ("notify: [{slack: {url_file: /x}, ping: {url_file: /x}}]", "exactly one"),
             ("agent: {listen: everywhere}", "listen"),
-            (
-                "stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}",
-                "min_stores is 3",
-            ),
+            ("stores: {a: {url: x}, b: {url: y}}\ndefaults: {min_stores: 3, stores: [a, b]}\nclusters: {prod: {kubeadm: {}}}", "min_stores is 3"),
             ("stores: {a: {url: x}}\nclusters: {prod: {kubeadm: {}, stores: [a, a]}}", "named twice"),
         ] {
             let cause = parse(text).unwrap_err().cause.unwrap();

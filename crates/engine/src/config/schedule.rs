@@ -59,8 +59,7 @@ impl Timing {
 
 fn distance(text: &str) -> Outcome<Duration> {
     let distance = exact(&span(text)?).filter(|distance| (SHORTEST..=LONGEST).contains(distance));
-    distance
-        .ok_or_else(|| Failure::usage(format!("every: '{text}'")).cause("from one minute to one year; in weeks, days, hours and minutes"))
+    distance.ok_or_else(|| Failure::usage(format!("every: '{text}'")).cause("from one minute to one year; in weeks, days, hours and minutes"))
 }
 
 /// A span without months and years, whose days have 24 hours.
@@ -73,11 +72,11 @@ impl Schedule {
     fn cron(text: &str, zone: &str) -> Outcome<Self> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(text).map_err(|error| {
-            Failure::usage(format!("cron: '{text}': {error}"))
-                .cause("five fields are expected: minute, hour, day of the month, month, day of the week")
+            Failure::usage(format!("cron: '{text}': {error}")).cause("five fields are expected: minute, hour, day of the month, month, day of the week")
         })?;
-        let zone = TimeZone::get(zone)
-            .map_err(|error| Failure::usage(format!("timezone: '{zone}': {error}")).cause("a name such as Europe/Berlin is expected"))?;
+        let zone = TimeZone::get(zone).map_err(|error| {
+            Failure::usage(format!("timezone: '{zone}': {error}")).cause("a name such as Europe/Berlin is expected")
+        })?;
         let schedule = Self::Cron { cron: Box::new(cron), zone };
         // 30 February never comes.
         match schedule.next_after(Timestamp::UNIX_EPOCH) {
@@ -204,11 +203,7 @@ mod tests {
     fn a_clock_that_jumps_neither_stops_the_schedule_nor_makes_it_run_wild() {
         let schedule = every("6h").unwrap().unwrap();
         let now = at("2026-11-22T13:00:00Z");
-        assert_eq!(
-            schedule.due(Some(at("2036-01-01T00:00:00Z")), now),
-            at("2026-11-22T19:00:00Z"),
-            "a run of the future counts as one of now"
-        );
+        assert_eq!(schedule.due(Some(at("2036-01-01T00:00:00Z")), now), at("2026-11-22T19:00:00Z"), "a run of the future counts as one of now");
         assert_eq!(schedule.distance(now), Duration::from_secs(6 * 3600));
         assert_eq!(cron("0 3 * * *", "UTC").unwrap().distance(now), Duration::from_secs(24 * 3600));
     }

@@ -36,8 +36,7 @@ pub fn bytes(text: &str) -> Outcome<u64> {
 /// # Errors
 /// A usage failure for what is none, and for none or less.
 pub fn span(text: &str) -> Outcome<jiff::Span> {
-    let wrong =
-        || Failure::usage(format!("'{text}' is not a span of time")).cause("a number with a unit is expected, such as 36h, 30d, 2w or 1y");
+    let wrong = || Failure::usage(format!("'{text}' is not a span of time")).cause("a number with a unit is expected, such as 36h, 30d, 2w or 1y");
     let span: jiff::Span = text.parse().map_err(|_| wrong())?;
     if span.signum() <= 0 { Err(wrong()) } else { Ok(span) }
 }
@@ -48,8 +47,7 @@ pub fn span(text: &str) -> Outcome<jiff::Span> {
 /// A usage failure for what is none.
 pub fn share(text: &str) -> Outcome<f64> {
     let number: Option<f64> = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
-    number
-        .filter(|number| (0.0..=100_000.0).contains(number))
-        .map(|number| number / 100.0)
-        .ok_or_else(|| Failure::usage(format!("'{text}' is not a share")).cause("a number with a percent sign is expected, such as 30%"))
+    number.filter(|number| (0.0..=100_000.0).contains(number)).map(|number| number / 100.0).ok_or_else(|| {
+        Failure::usage(format!("'{text}' is not a share")).cause("a number with a percent sign is expected, such as 30%")
+    })
 }

@@ -15,7 +15,8 @@ use futures::future::join_all;
 use super::limits::{ABORT_TIMEOUT, MIRROR_COMPLETE_WITHIN, MIRROR_WRITE_WITHIN};
 use super::{ObjectInfo, Store, StoreError, Upload, keys, settle};
 
-/// Several stores as one. Reads ask the first that is in; writes go to all that are in. Clones share which those are.
+/// Several stores as one. Reads ask the first that is in, and no other when it fails: what is read in several steps must come from one store. Writes go
+/// to all that are in. Clones share which those are.
 ///
 /// Leases are kept in the first one that is in alone. Once fewer than `least` are in, nothing more is written anywhere.
 #[derive(Clone, Debug)]
@@ -80,13 +81,10 @@ impl MirrorStore {
         self.stores_in().into_iter().next().map(|(_, store)| store).ok_or_else(|| self.nobody(key))
     }
 
-    /// Asks the stores that are in, one after the other, until one answers. One that does not drops out.
-    async fn ask<T, F>(&self, key: &str, question: impl Fn(Arc<dyn Store>) -> F + Send) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, StoreError>> + Send,
-    {
+    /// The look of the first store that answers. One that does not drops out.
+    async fn first_head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
         for (at, store) in self.stores_in() {
-            match question(store).await {
+            match store.head(key).await {
                 Err(error) if !is_answer(&error) => self.drop_out(at, error),
                 answer => return answer,
             }
@@ -268,20 +266,16 @@ impl Store for MirrorStore {
     }
 
     async fn get(&self, key: &str, limit: u64) -> Result<(ObjectInfo, Bytes), StoreError> {
-        self.ask(key, |store| async move { store.get(key, limit).await }).await
+        self.first_in(key)?.get(key, limit).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.ask(key, |store| {
-            let range = range.clone();
-            async move { store.get_range(key, range).await }
-        })
-        .await
+        self.first_in(key)?.get_range(key, range).await
     }
 
     /// Looks in every store that is in. One that lacks what the first one has, or has it with another size, drops out.
     async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
-        let first = self.ask(key, |store| async move { store.head(key).await }).await?;
+        let first = self.first_head(key).await?;
         let heads = self.stores_in().into_iter().skip(1).map(|(at, store)| async move { (at, store.head(key).await) });
         for (at, result) in join_all(heads).await {
             match result {
@@ -297,11 +291,11 @@ impl Store for MirrorStore {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.ask(prefix, |store| async move { store.list(prefix).await }).await
+        self.first_in(prefix)?.list(prefix).await
     }
 
     async fn list_shallow(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>), StoreError> {
-        self.ask(prefix, |store| async move { store.list_shallow(prefix).await }).await
+        self.first_in(prefix)?.list_shallow(prefix).await
     }
 
     async fn written_at(&self, key: &str) -> Result<Option<SystemTime>, StoreError> {

@@ -236,10 +236,7 @@ impl Recovery {
                 let silence = last_call.silent.get_or_insert_with(Instant::now).elapsed();
                 (silence > self.ask_again).then(|| {
                     let seconds = silence.as_secs();
-                    format!(
-                        "{} was rebooted during the restore, and the etcd it started then has answered nobody for {seconds} s",
-                        node.name
-                    )
+                    format!("{} was rebooted during the restore, and the etcd it started then has answered nobody for {seconds} s", node.name)
                 })
             }
         }
