@@ -159,12 +159,15 @@ impl Tended {
 
     /// Everything the repository says; nothing where there is none yet.
     async fn catalog(&self) -> Outcome<Option<Catalog>> {
-        let options = self.config.first_place(&self.policy)?;
+        // The first backup makes it.
+        let none_yet = |failure: Failure| if failure.code == Code::NoRepository { Ok(None) } else { Err(failure) };
+        let options = match self.config.readable_place(&self.policy).await {
+            Ok(options) => options,
+            Err(failure) => return none_yet(failure),
+        };
         match place::open(&options).await {
             Ok(repository) => place::catalog(&repository, &options, &self.name).await.map(Some),
-            // The first backup makes it.
-            Err(failure) if failure.code == Code::NoRepository => Ok(None),
-            Err(failure) => Err(failure),
+            Err(failure) => none_yet(failure),
         }
     }
 
@@ -292,9 +295,12 @@ impl Tended {
 
     /// Writes down what a run came to, where that is news.
     async fn record(&self, run: vault::mark::Run) {
-        let Ok(options) = self.config.first_place(&self.policy) else { return };
         let key = self.config.keys.signing_file.as_deref();
-        let written = timeout(RECORD_WITHIN, record::record(&options, &self.name, run, key)).await;
+        let writing = async {
+            let options = self.config.readable_place(&self.policy).await?;
+            record::record(&options, &self.name, run, key).await
+        };
+        let written = timeout(RECORD_WITHIN, writing).await;
         match written {
             Ok(Ok(_)) => {}
             Ok(Err(failure)) => self.say(&format!("note: {}", failure.what)),
@@ -305,11 +311,10 @@ impl Tended {
     async fn verify(&mut self) {
         let began = Timestamp::now();
         self.begin(Job::Verify, began);
-        let request = self.config.clusters.get(self.name.as_str()).map(|cluster| self.config.verify_request(&self.name, cluster));
-        let outcome = match request {
-            Some(Ok(request)) => verify::run(request, self.teller()).await,
-            Some(Err(failure)) => Err(failure),
-            None => return,
+        let Some(cluster) = self.config.clusters.get(self.name.as_str()) else { return };
+        let outcome = match self.config.verify_request(&self.name, cluster).await {
+            Ok(request) => verify::run(request, self.teller()).await,
+            Err(failure) => Err(failure),
         };
         // Whatever came of it: the next one is due by the schedule.
         self.memory.last_verify = Some(began);

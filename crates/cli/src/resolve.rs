@@ -8,10 +8,11 @@ use engine::lease::Mode;
 use engine::opening::Opening;
 use engine::place::PlaceOptions;
 use engine::spool::SpoolOptions;
+use engine::stores::{self, NamedPlace};
 use engine::{Failure, Outcome};
 
 use crate::args::{GlobalArgs, IdentityArgs, RepositoryArgs, SpoolArgs};
-use crate::passphrase;
+use crate::{output, passphrase, signals};
 
 /// The configuration in force: the one named, else the first that is there, else none.
 pub(crate) fn configuration(global: &GlobalArgs) -> Outcome<Option<(PathBuf, Config)>> {
@@ -99,6 +100,54 @@ impl Resolved {
             trusted_signers: signers,
             allow_unsigned: args.allow_unsigned,
         })
+    }
+
+    /// All stores of the repository in the order of the configuration, and how many of them a backup must reach. A repository that is named by flag or
+    /// environment is one store.
+    pub(crate) fn places(&self, args: &RepositoryArgs) -> Outcome<(Vec<NamedPlace>, usize)> {
+        let first = self.place(args)?;
+        let policy = self.section.as_ref().zip(self.config.as_ref()).map(|(section, config)| config.policy(section));
+        let Some(policy) = policy.filter(|policy| args.repo.is_none() && !policy.stores.is_empty()) else {
+            return Ok((vec![NamedPlace::unnamed(first)], 1));
+        };
+        let mut places = stores::of_policy(&policy, &first.trusted_signers, args.allow_unsigned);
+        // Flags for S3 are about the one that would be taken alone.
+        places[0].options = first;
+        Ok((places, policy.min_stores))
+    }
+
+    /// The first store of the repository that can be read. That it is not the first one is said.
+    pub(crate) fn place_to_read(&self, global: &GlobalArgs, args: &RepositoryArgs) -> Outcome<PlaceOptions> {
+        let (mut places, _) = self.places(args)?;
+        if places.len() == 1 {
+            return Ok(places.remove(0).options);
+        }
+        let (at, notes) = signals::run(stores::first_readable(&places))?;
+        for note in notes.iter().filter(|_| !global.quiet) {
+            output::say(&format!("warning: {note}"));
+        }
+        Ok(places.swap_remove(at).options)
+    }
+
+    /// A store by its name in the configuration, or by its URL; what a URL does not say comes from `args`, then from the store configured under it.
+    pub(crate) fn store_named(&self, word: &str, args: &RepositoryArgs) -> Outcome<NamedPlace> {
+        let named = self.config.as_ref().and_then(|config| {
+            config.stores.iter().find(|(name, store)| *name == word || store.url.trim_end_matches('/') == word.trim_end_matches('/'))
+        });
+        if named.is_none() && !word.contains("://") {
+            let known: Vec<&str> = self.config.iter().flat_map(|config| config.stores.keys()).map(String::as_str).collect();
+            let known = if known.is_empty() { "no configuration names one".to_owned() } else { format!("there are: {}", known.join(", ")) };
+            return Err(Failure::usage(format!("'{word}' is neither a URL nor the name of a store"))
+                .cause(format!("{known}; a URL is file:///path or s3://bucket/prefix"))
+                .again());
+        }
+        let url = named.map_or(word, |(_, store)| store.url.as_str()).to_owned();
+        let mut options = self.place(&RepositoryArgs { repo: Some(url), ..args.clone() })?;
+        let Some((name, store)) = named else { return Ok(NamedPlace::unnamed(options)) };
+        options.region = options.region.or_else(|| store.region.clone());
+        options.endpoint = options.endpoint.or_else(|| store.endpoint.clone());
+        options.credentials_file = options.credentials_file.or_else(|| store.credentials_file.clone());
+        Ok(NamedPlace { name: name.clone(), options })
     }
 
     /// What opens backups: the identity files named, and the passphrase; the configured file where none is named.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use agent::hook::Moment;
 use agent::hooked::Hooked;
-use engine::backup::{Committed, Report, Request, verdict_word};
+use engine::backup::{Committed, Report, Request, StoreReport, verdict_word};
 use engine::choice::Wish;
 use engine::config::Hooks;
 use engine::extra::Extra;
@@ -166,6 +166,7 @@ fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
 pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
     // Asked first: who has set nothing up at all is better served by `init` than by one answer after the other.
+    let (stores, min_stores) = resolved.places(&args.repository)?;
     let place = resolved.place(&args.repository)?;
     let recipients = recipients(&resolved, &args)?;
     let passphrase = if args.no_encrypt { None } else { passphrase::given(&args.seal.passphrase, true)? };
@@ -181,6 +182,8 @@ pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     Ok(Request {
         source: resolved.source(&args.source)?,
         place,
+        stores,
+        min_stores,
         wish: Wish { member: args.member, require_healthy: args.require_healthy, degraded: args.degraded, last: None },
         tags: tags.map_err(|error| Failure::usage(format!("a tag is not sound: {error}")).again())?,
         extras: resolved.extras(&args.extra).iter().map(|path| Extra::of(path)).collect(),
@@ -231,6 +234,9 @@ pub(crate) fn table(report: &Report, dry_run: bool) -> String {
             text.push_str(&format!("  {}. {} ({}) at {}: {}\n", at + 1, member.name, member.id, member.endpoint, member.reason));
         }
     }
+    if dry_run && report.stores.len() > 1 {
+        text.push_str(&format!("Stores: {}\n", stores(report)));
+    }
     for committed in &report.committed {
         text.push_str(&described(report, committed));
     }
@@ -241,6 +247,15 @@ pub(crate) fn table(report: &Report, dry_run: bool) -> String {
         text.push_str(&format!("next:    {}\n", line(next)));
     }
     text
+}
+
+/// `main, offsite (missing)`.
+fn stores(report: &Report) -> String {
+    let one = |store: &StoreReport| match &store.why {
+        None => store.name.clone(),
+        Some(_) => format!("{} (missing)", store.name),
+    };
+    report.stores.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn described(report: &Report, committed: &Committed) -> String {
@@ -272,6 +287,9 @@ fn described(report: &Report, committed: &Committed) -> String {
     ));
     if !committed.resources.is_empty() {
         text.push_str(&format!("           {}\n", resources(committed)));
+    }
+    if report.stores.len() > 1 {
+        text.push_str(&format!("  stores   {}\n", stores(report)));
     }
     let identity = passphrase::flag(manifest);
     let restore = report.place.cluster_command(&["restore", manifest.id.suffix()], &report.cluster);
@@ -335,6 +353,7 @@ fn json(report: &Report) -> Value {
         "exit": report.code as u8,
         "backups": committed,
         "plan": report.plan.iter().map(|member| json!({"id": member.id.to_string(), "name": member.name, "endpoint": member.endpoint, "reason": member.reason})).collect::<Vec<_>>(),
+        "stores": report.stores.iter().map(|store| json!({"name": store.name, "url": store.url, "holds": store.why.is_none(), "why": store.why})).collect::<Vec<_>>(),
         "warnings": report.warnings,
         "next": report.next.as_ref().map(line),
     })

@@ -79,7 +79,7 @@ async fn prepare(request: Request, holder: &Holder, teller: &Arc<Teller>) -> Out
         }
         failure
     };
-    let (place, spool, signing_key) = (request.place.clone(), request.spool.clone(), request.signing_key.clone());
+    let (spool, signing_key) = (request.spool.clone(), request.signing_key.clone());
     let report = engine::backup::run(request, holder, Arc::<Teller>::clone(teller)).await.map_err(unguarded)?;
     for warning in &report.warnings {
         output::say(&format!("warning: {warning}"));
@@ -102,7 +102,8 @@ async fn prepare(request: Request, holder: &Holder, teller: &Arc<Teller>) -> Out
         }
     };
     let request = verify::Request {
-        place,
+        // With several stores, one that holds the backup.
+        place: report.place.clone(),
         cluster: Some(report.cluster.clone()),
         which: vec![id.to_string()],
         all: false,

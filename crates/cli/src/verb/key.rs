@@ -139,7 +139,7 @@ fn next(global: &GlobalArgs, recipient: Option<&str>, args: &NewArgs) -> String 
 
 fn check(global: &GlobalArgs, args: &CheckArgs) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
-    let place = resolved.place(&args.repository)?;
+    let place = resolved.place_to_read(global, &args.repository)?;
     let opening = resolved.opening(&args.identity)?;
     let signing = resolved.signing_key(args.signing_key.as_ref());
     let checked = signals::run(engine::key_check::run(&place, resolved.cluster.as_ref(), &opening, signing.as_deref()))?;

@@ -121,7 +121,7 @@ fn row(line: &Line) -> Vec<String> {
 
 fn list(global: &GlobalArgs, args: &ListArgs) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
-    let place = resolved.place(&args.repository)?;
+    let place = resolved.place_to_read(global, &args.repository)?;
     let loaded = signals::run(engine::select::load(&place, resolved.cluster.as_ref()))?;
     output::report(global.format(), &listed(&loaded.catalog))?;
     for problem in &loaded.catalog.problems {

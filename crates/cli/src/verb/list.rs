@@ -22,7 +22,7 @@ pub(crate) struct Args {
 /// Runs `lifeboat list`.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
-    let place = resolved.place(&args.repository)?;
+    let place = resolved.place_to_read(global, &args.repository)?;
     let catalogs = signals::run(async {
         let repository = engine::place::open(&place).await?;
         let names = match &resolved.cluster {

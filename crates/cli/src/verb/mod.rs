@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod backup;
 pub(crate) mod bare;
 pub(crate) mod config;
+pub(crate) mod copy;
 pub(crate) mod etcd;
 pub(crate) mod guard;
 pub(crate) mod init;
@@ -54,6 +55,8 @@ enum Verb {
     Show(show::Args),
     /// Check that backups are there, whole, and what they claim to be
     Verify(verify::Args),
+    /// Bring one store of a repository what it lacks of another: sealed, unopened, checked on the way
+    Copy(copy::Args),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
     /// Bring a cluster back: find out first, plan, rescue, wipe, restore, wait until all is well; stopped anywhere it goes on
@@ -97,6 +100,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Agent(args)) => agent::run(&global, &args),
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
+        Some(Verb::Copy(args)) => copy::run(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Recover(args)) => recover::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),

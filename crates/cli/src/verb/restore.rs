@@ -96,7 +96,7 @@ enum System {
 /// Runs `lifeboat restore`.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
-    let place = resolved.place(&args.repository)?;
+    let place = resolved.place_to_read(global, &args.repository)?;
     if args.replace && !args.dry_run {
         let name = resolved.cluster.as_ref().map(ToString::to_string);
         consent::by_name(&args.consent, name.as_deref(), "The old data directory is moved aside, and etcd will start from the backup.")?;

@@ -43,7 +43,7 @@ struct Shown<'a> {
 /// Runs `lifeboat show`.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
-    let place = resolved.place(&args.repository)?;
+    let place = resolved.place_to_read(global, &args.repository)?;
     let which = Which::parse(&args.which, args.at.as_deref())?;
     let loaded = signals::run(engine::select::load(&place, resolved.cluster.as_ref()))?;
     let found = engine::select::find(&loaded.catalog, &which, &place).map_err(|failure| match &which {

@@ -67,7 +67,7 @@ async fn standing(resolved: &Resolved, config: &Config, args: &RepositoryArgs, n
     let policy = config.policy(&section.clone().unwrap_or_default());
     let look = async {
         let options = match (&args.repo, policy.stores.first()) {
-            (None, Some((_, store))) => config.place(store),
+            (None, Some(_)) => config.readable_place(&policy).await?,
             _ => resolved.place(args)?,
         };
         match place::open(&options).await {

@@ -138,7 +138,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let base_named = args.dir.is_some() || spool.directory.is_some();
     let path = std::env::var_os("PATH").unwrap_or_default();
     Ok(Request {
-        place: resolved.place(&args.repository)?,
+        place: resolved.place_to_read(global, &args.repository)?,
         cluster: resolved.cluster.clone(),
         which: Which::parse(&args.which, args.at.as_deref())?,
         opening: resolved.opening(&args.identity)?,

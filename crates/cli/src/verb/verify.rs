@@ -50,7 +50,7 @@ pub(crate) struct Args {
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
     let request = Request {
-        place: resolved.place(&args.repository)?,
+        place: resolved.place_to_read(global, &args.repository)?,
         cluster: resolved.cluster.clone(),
         which: args.which,
         all: args.all,

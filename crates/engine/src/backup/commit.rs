@@ -23,6 +23,7 @@ use vault::store::{Store, Upload};
 
 use super::attempt::{Examined, Taken};
 use super::run::{Judged, Keys, Remark};
+use super::stores::Stores;
 use super::{Committed, Request, ResourceLine, parts};
 use crate::cache::{self, Remembered};
 use crate::extra::{self, Extra};
@@ -44,7 +45,9 @@ const LINEAGE_TRIES: usize = 3;
 /// What holds for a whole run.
 pub(super) struct Context<'a> {
     pub(super) request: &'a Request,
+    /// On every store at once where there are several.
     pub(super) repository: &'a Repository,
+    pub(super) stores: &'a Stores,
     pub(super) source: &'a Source,
     pub(super) cluster: ClusterName,
     pub(super) catalog: Catalog,
@@ -83,7 +86,7 @@ pub(super) async fn commit(
     let Judged { from, taken, testimonies, judgement } = judged;
     let Taken { answers, spool, summary, sealed, upload, examined, stream_started, stream_ended } = taken;
     let data = SnapshotObject::Data(context.layers());
-    let proven = complete(context.store(), upload, &sealed, context.request.read_back, progress.as_ref()).await?;
+    let proven = complete_everywhere(context, upload, &context.key(id, data.clone()), &sealed, progress.as_ref()).await?;
     let mut objects = vec![StoredObject { name: data, role: Role::Snapshot, size: sealed.size, sha256: sealed.sha256 }];
     objects.push(write_frames(context.store(), &context.key(id, SnapshotObject::Frames), &sealed.frames).await?);
     let (extras, secrets) = write_extras(context, id, remarks).await?;
@@ -139,6 +142,7 @@ pub(super) async fn commit(
         warnings: remarks.iter().map(|remark| plain_text(&remark.text)).collect(),
     };
     let wrong = |error| not_committed(&context.request.place, &context.cluster, &error);
+    context.stores.enough()?;
     context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);
     let proof = match judgement.verdict {
@@ -148,6 +152,23 @@ pub(super) async fn commit(
         _ => parts::proof_words(&testimonies),
     };
     Ok(Committed { stored_size: sealed.size, hashkv_took: answers.took, proof, resources, manifest })
+}
+
+/// Completes the upload on every store; reads it back from each where that was asked for.
+async fn complete_everywhere(
+    context: &Context<'_>,
+    upload: Box<dyn Upload>,
+    key: &str,
+    sealed: &SealedObject,
+    progress: &dyn Progress,
+) -> Outcome<Proven> {
+    let read_back = context.request.read_back;
+    if context.stores.is_single() || !read_back {
+        return complete(context.store(), upload, sealed, read_back, progress).await;
+    }
+    complete(context.store(), upload, sealed, false, progress).await?;
+    context.stores.read_back(key, sealed, progress).await?;
+    Ok(Proven { rung: Rung::Read, at: Some(Timestamp::now()) })
 }
 
 /// Completes the upload, and looks at what the store has now.

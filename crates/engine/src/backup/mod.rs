@@ -7,6 +7,7 @@ mod parts;
 mod prove;
 mod rescue;
 mod run;
+mod stores;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::lease;
 use crate::opening::Person;
 use crate::place::PlaceOptions;
 use crate::spool::SpoolOptions;
+use crate::stores::NamedPlace;
 
 pub use rescue::{RescueRequest, rescue};
 pub use run::run;
@@ -33,8 +35,12 @@ pub use run::run;
 pub struct Request {
     /// The cluster.
     pub source: Access,
-    /// The repository.
+    /// The repository; with several stores, the first of them.
     pub place: PlaceOptions,
+    /// All stores of the repository, where there are several. Each gets the backup; the first that can be reached decides. Empty: `place` alone.
+    pub stores: Vec<NamedPlace>,
+    /// How many of them must hold the backup at the end.
+    pub min_stores: usize,
     /// The cluster's name in the repository; the only one there, where it is not given.
     pub cluster: Option<ClusterName>,
     /// Which member, and how healthy it has to be.
@@ -69,6 +75,17 @@ pub struct Request {
     pub dry_run: bool,
     /// Where this host keeps what it remembers of the last backup.
     pub cache: Option<PathBuf>,
+}
+
+/// What became of one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreReport {
+    /// Its name in the configuration; its URL where it has none.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+    /// Why it does not hold the backup; none when it does.
+    pub why: Option<String>,
 }
 
 /// One backup that was committed.
@@ -110,6 +127,8 @@ pub struct Report {
     pub committed: Vec<Committed>,
     /// Members that were tried, in order, with what came of it.
     pub plan: Vec<PlannedMember>,
+    /// The stores: those that hold the backup (that would get it, after a dry run), then those that do not.
+    pub stores: Vec<StoreReport>,
     /// What was not as it should be, in words.
     pub warnings: Vec<String>,
     /// The command that settles the first of them that one command settles.

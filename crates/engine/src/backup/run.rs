@@ -15,6 +15,7 @@ use super::attempt::{self, AttemptError, Examined, Taken};
 use super::commit::{Context, commit};
 use super::outlast::{self, Past};
 use super::prove::{self, Answers};
+use super::stores::{Stores, catch_up};
 use super::{Committed, PlannedMember, Report, Request};
 use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
@@ -101,31 +102,28 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     };
     let mut remarks = Vec::new();
     let opening = if request.dry_run { None } else { opening_read(&source, &request.wish, &mut remarks).await? };
-    let repository = open(&request, progress.as_ref()).await?;
-    let cluster = place::cluster(&repository, &request.place, request.cluster.as_ref()).await?;
-    let catalog = place::catalog(&repository, &request.place, &cluster).await?;
+    let stores = Stores::open(&request, progress.as_ref()).await?;
+    let (cluster, catalog) = stores.catalog(request.cluster.as_ref()).await?;
+    request.place = stores.holder().options.clone();
+    let repository = &stores.repository;
     let last_run_was_fine = crate::record::last(&catalog).is_none_or(|run| run.result == vault::mark::RunResult::Ok);
     let last = catalog.backups.last().and_then(|backup| backup.manifest.member.as_ref()).map(|member| member.id);
     let choices = choose(&source.candidates(), &Wish { last, ..request.wish.clone() })?;
     let plan = planned(&source, &choices);
     if request.dry_run {
-        let place = request.place.clone();
-        return Ok(Report {
-            code: Code::Ok,
-            place,
-            cluster,
-            committed: Vec::new(),
-            plan,
-            warnings: Vec::new(),
-            next: None,
-            last_run_was_fine,
-        });
+        let (place, stores) = (request.place.clone(), stores.report());
+        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, stores, warnings: Vec::new(), next: None, last_run_was_fine });
     }
-    if let Some(word) = holder.take(repository.store(), &cluster, "backup", request.lease).await? {
+    if let Some(word) = holder.take(&stores.deciding(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));
     }
-    let context = Context { keys, request: &request, repository: &repository, source: &source, cluster: cluster.clone(), catalog, opening };
+    stores.bring_lineages(&cluster).await?;
+    let context =
+        Context { keys, request: &request, repository, stores: &stores, source: &source, cluster: cluster.clone(), catalog, opening };
     let (committed, majority) = take_all(&context, &choices, &mut remarks, &progress).await?;
+    let ids: Vec<BackupId> = committed.iter().map(|backup| backup.manifest.id).collect();
+    stores.committed_everywhere_needed(&ids, &cluster)?;
+    remarks.extend(catch_up(&stores, &cluster).into_iter().map(|(text, command)| Remark::serious(text).settled_by(command)));
     let code = if !majority {
         Code::Unproven
     } else if remarks.iter().any(|remark| remark.serious) {
@@ -135,7 +133,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     };
     let next = remarks.iter().find_map(|remark| remark.next.clone());
     let warnings = remarks.into_iter().map(|remark| remark.text).collect();
-    Ok(Report { code, place: request.place.clone(), cluster, committed, plan, warnings, next, last_run_was_fine })
+    Ok(Report { code, place: stores.holder().options.clone(), cluster, committed, plan, stores: stores.report(), warnings, next, last_run_was_fine })
 }
 
 fn say_source(source: &Source, progress: &dyn Progress) {
@@ -164,20 +162,6 @@ fn named(source: &Source) -> String {
         (Some(talos), None) => format!("Talos context '{}' (its cluster id is not offered by this source)", talos.context),
         (None, id) => id.unwrap_or_else(|| "etcd".to_owned()),
     }
-}
-
-async fn open(request: &Request, progress: &dyn Progress) -> Outcome<vault::repository::Repository> {
-    // An empty place becomes a repository only when it is said who could open what is put there (design part 6).
-    let is_said = !request.recipients.is_empty() || request.passphrase.is_some() || request.plain;
-    let may_make = !request.dry_run && is_said;
-    if !may_make {
-        return place::open(&request.place).await;
-    }
-    let (repository, made) = place::open_or_init(&request.place).await?;
-    if made {
-        progress.say(&format!("made a new repository at {} (id {})", request.place.url, repository.id()));
-    }
-    Ok(repository)
 }
 
 fn planned(source: &Source, choices: &[Choice]) -> Vec<PlannedMember> {

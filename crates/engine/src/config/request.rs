@@ -16,7 +16,7 @@ use crate::place::PlaceOptions;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
 use crate::talos::{self, TalosOptions};
-use crate::{backup, cache, verify};
+use crate::{backup, cache, stores, verify};
 
 impl Cluster {
     /// The way to it. `variable` is the environment, in which a talosconfig may be named.
@@ -96,6 +96,17 @@ impl Config {
         Ok(self.place(&first.1))
     }
 
+    /// The first store of a cluster that holds its repository and can be read.
+    ///
+    /// # Errors
+    /// A usage failure where it has none; that of the first store, where none can be read.
+    pub async fn readable_place(&self, policy: &Policy) -> Outcome<PlaceOptions> {
+        let first = self.first_place(policy)?;
+        let places = stores::of_policy(policy, &self.keys.trusted_signers, false);
+        let (at, _) = stores::first_readable(&places).await?;
+        Ok(places.into_iter().nth(at).map_or(first, |place| place.options))
+    }
+
     /// Where snapshots lie meanwhile.
     ///
     /// # Errors
@@ -128,6 +139,8 @@ impl Config {
         Ok(backup::Request {
             source: cluster.access(variable)?,
             place: self.first_place(&policy)?,
+            stores: if policy.stores.len() > 1 { stores::of_policy(&policy, &self.keys.trusted_signers, false) } else { Vec::new() },
+            min_stores: policy.min_stores,
             cluster: Some(name.clone()),
             wish: Wish::default(),
             tags: Vec::new(),
@@ -151,13 +164,13 @@ impl Config {
     /// A verification of every backup of one cluster as the configuration has it.
     ///
     /// # Errors
-    /// A usage failure where it has no store.
-    pub fn verify_request(&self, name: &ClusterName, cluster: &Cluster) -> Outcome<verify::Request> {
+    /// As [`Config::readable_place`].
+    pub async fn verify_request(&self, name: &ClusterName, cluster: &Cluster) -> Outcome<verify::Request> {
         let policy = self.policy(cluster);
         let rung = policy.verify.as_ref().and_then(|verify| verify.rung).unwrap_or(Rung::Read);
         let identities = self.keys.identity_file.iter().filter(|_| rung == Rung::Deep).cloned().collect();
         Ok(verify::Request {
-            place: self.first_place(&policy)?,
+            place: self.readable_place(&policy).await?,
             cluster: Some(name.clone()),
             which: vec!["latest".to_owned()],
             all: false,

@@ -8,6 +8,7 @@ mod fetch;
 mod load;
 pub mod proof;
 pub mod resolve;
+mod seed;
 
 use std::fmt;
 use std::sync::Arc;

@@ -61,3 +61,10 @@ pub const MAX_SETTINGS_FILE: u64 = 1 << 20;
 
 /// How long a conditional replacement on `file://` waits for another one.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long one of several stores may take for one piece of an object while the others wait for it. One that takes longer drops out. Above what a
+/// part takes that is tried [`ATTEMPTS`] times at the lowest speed.
+pub const MIRROR_WRITE_WITHIN: Duration = Duration::from_secs(480);
+
+/// How long one of several stores may take to make an object durable and visible: `file://` reads it back in full.
+pub const MIRROR_COMPLETE_WITHIN: Duration = Duration::from_secs(3600);

@@ -11,6 +11,7 @@ mod file;
 mod keys;
 pub mod limits;
 mod memory;
+mod mirror;
 mod open;
 mod probe;
 mod s3;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 
 pub use file::FileStore;
 pub use memory::MemoryStore;
+pub use mirror::MirrorStore;
 pub use open::{PartChecksum, StoreOptions, open_store};
 pub use probe::{Finding, ProbeReport, probe};
 pub use s3::S3Store;
@@ -41,7 +43,7 @@ pub struct ObjectInfo {
 }
 
 /// Why a store did not do what was asked. Every variant says whether the state of the store is known.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// No object has this key.

@@ -103,7 +103,7 @@ fn subject(global: &GlobalArgs, args: Args) -> Outcome<Subject> {
         }
     }
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
-    let place = resolved.place(&args.repository).map_err(|failure| match &args.what {
+    let place = resolved.place_to_read(global, &args.repository).map_err(|failure| match &args.what {
         Some(_) => failure,
         None => Failure::usage("nothing is named to look at")
             .cause("name a snapshot file, or a repository with --repo or in lifeboat.yaml; a running member's database is looked at through a snapshot of it")
