@@ -74,9 +74,8 @@ impl Hooked {
     pub async fn goodbye(&self, progress: &dyn Progress) {
         let stage = std::mem::replace(&mut *self.stage.lock().unwrap_or_else(PoisonError::into_inner), Stage::Over);
         if stage == Stage::AtWork {
-            let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-            facts.error = Some("the backup was asked to end before it was done".to_owned());
-            drop(facts);
+            let why = "the backup was asked to end before it was done";
+            self.facts.lock().unwrap_or_else(PoisonError::into_inner).error = Some(why.to_owned());
             say_warnings(&self.run(Moment::Failed, progress).await.warnings, progress);
         }
         if matches!(stage, Stage::AtWork | Stage::Ended) {
