@@ -15,6 +15,7 @@ pub mod cache;
 pub mod care;
 pub mod choice;
 pub mod config;
+pub mod drill;
 pub mod exclusion;
 pub mod extra;
 pub mod failure;

@@ -18,7 +18,7 @@ use crate::place::{PlaceOptions, Which};
 use owner::Owner;
 use plan::PlannedMember;
 
-pub(crate) use run::random_fraction;
+pub(crate) use run::{random_fraction, room_needed};
 pub use run::run;
 
 /// How far revisions move on.
