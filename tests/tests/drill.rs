@@ -39,7 +39,9 @@ impl Bench {
 
     /// Takes a backup, and answers its id.
     fn backup(&self) -> String {
-        drop(self.cluster.etcdctl(["put", "/registry/events/e", &Instant::now().elapsed().as_nanos().to_string()]));
+        // Ids tell seconds, and of two in the same one nobody knows which is the newer.
+        std::thread::sleep(Duration::from_millis(1100));
+        drop(self.cluster.etcdctl(["put", "/registry/events/e", "1"]));
         drop(self.job.backup_cmd(&self.cluster.client_flags()).arg("--signing-key").arg(&self.key_file).run().ok());
         self.job.list()[0]["id"].as_str().unwrap().to_owned()
     }
@@ -75,7 +77,16 @@ impl Bench {
     }
 
     fn latest(&self) -> String {
-        self.job.cmd("show").args(["latest", "-o", "simple", "--trusted-signer", &self.public]).run().ok().out().split(", ").nth(1).unwrap().to_owned()
+        self.job
+            .cmd("show")
+            .args(["latest", "-o", "simple", "--trusted-signer", &self.public])
+            .run()
+            .ok()
+            .out()
+            .split(", ")
+            .nth(1)
+            .unwrap()
+            .to_owned()
     }
 
     /// No etcd and no data.
@@ -94,7 +105,9 @@ fn processes(path: &Path) -> Vec<u32> {
     let wanted = format!("--data-dir={}", path.display());
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let names = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    names.filter(|pid| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).contains(&wanted)).collect()
+    names
+        .filter(|pid| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).contains(&wanted))
+        .collect()
 }
 
 fn only(done: &Finished) -> Value {
@@ -245,7 +258,8 @@ fn what_is_in_the_way_proves_nothing() {
         }
         // It tells its version, and ends before it reads any data.
         let broken = bench.job.dir().join("broken-etcd");
-        std::fs::write(&broken, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'etcd Version: 3.6.0' && exit 0\necho broken >&2; exit 1\n").unwrap();
+        std::fs::write(&broken, "#!/bin/sh\n[ \"$1\" = --version ] && echo 'etcd Version: 3.6.0' && exit 0\necho broken >&2; exit 1\n")
+            .unwrap();
         std::fs::set_permissions(&broken, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         cases.push((broken, "ended by itself"));
         for (path, says) in &cases {
@@ -271,7 +285,8 @@ fn it_ends_cleanly_at_any_moment() {
         let bench = Bench::new(etcd);
         matrix::block_on(async { drop(Workload::small(72).apply(&bench.cluster.client(0).await).await) });
         drop(bench.backup());
-        let cases = [(5, Signal::TERM), (80, Signal::INT), (200, Signal::TERM), (350, Signal::HUP), (500, Signal::INT), (700, Signal::TERM)];
+        let cases =
+            [(5, Signal::TERM), (80, Signal::INT), (200, Signal::TERM), (350, Signal::HUP), (500, Signal::INT), (700, Signal::TERM)];
         for (delay, signal) in cases {
             let ended = bench.drill(&[]).signal_after(Duration::from_millis(delay), signal).run();
             assert!(!ended.timed_out && ended.orphans.is_empty(), "{ended}");
@@ -305,7 +320,9 @@ fn the_least_recently_drilled_is_chosen() {
             assert_eq!(planned["left"][0]["id"], drilled["id"], "{planned}");
             assert_eq!(bench.marks().len(), before + 1);
         }
-        let order = |report: &Value| report["backups"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let order = |report: &Value| {
+            report["backups"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
         let all = bench.drill(&["--budget", "1h"]).run().ok().json();
         assert_eq!(order(&all), [ids[0].clone(), ids[2].clone(), ids[1].clone()], "{all}");
         let little = bench.drill(&["--budget", "1ms"]).run().ok().json();

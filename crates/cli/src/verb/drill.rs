@@ -192,7 +192,12 @@ fn headline(drilled: &Drilled) -> String {
     match (&drilled.etcd, drilled.recovered_in(), drilled.restored_in, drilled.served_in) {
         (Some(etcd), Some(all), Some(restored), Some(served)) => {
             let seconds = |time: std::time::Duration| format!("{:.1} s", time.as_secs_f64());
-            format!("{result}: etcd {etcd} served it {} after the first byte (restored in {}, booted in {})", seconds(all), seconds(restored), seconds(served))
+            format!(
+                "{result}: etcd {etcd} served it {} after the first byte (restored in {}, booted in {})",
+                seconds(all),
+                seconds(restored),
+                seconds(served)
+            )
         }
         _ => result.to_owned(),
     }

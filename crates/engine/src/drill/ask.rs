@@ -35,9 +35,11 @@ pub(super) async fn ask(
         keys: count(&client, KeyRange::all(), stated.revision).await,
         prefixes: prefixes(&client, stated).await,
         canaries: held(&client, canaries, stated.revision).await,
-        members: client.members(true).await.map_err(words).map(|list| {
-            list.members.into_iter().map(|member| Listed { name: member.name, learner: member.is_learner }).collect()
-        }),
+        members: client
+            .members(true)
+            .await
+            .map_err(words)
+            .map(|list| list.members.into_iter().map(|member| Listed { name: member.name, learner: member.is_learner }).collect()),
         alarms: client.alarms().await.map_err(words).map(|alarms| alarms.iter().map(|alarm| alarm_words(alarm.kind).to_owned()).collect()),
     })
 }

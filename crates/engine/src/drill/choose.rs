@@ -177,8 +177,7 @@ mod tests {
 
     #[test]
     fn an_order_does_not_depend_on_how_it_came_in() {
-        let mut all: Vec<Candidate> =
-            (1..20).map(|day| candidate(day, (day % 3 != 0).then_some(i64::from(day % 5)), None)).collect();
+        let mut all: Vec<Candidate> = (1..20).map(|day| candidate(day, (day % 3 != 0).then_some(i64::from(day % 5)), None)).collect();
         let first = days(&all);
         for _ in 0..all.len() {
             all.rotate_left(1);

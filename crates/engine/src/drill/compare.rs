@@ -121,7 +121,11 @@ pub fn compare(stated: &Stated, answered: &Answered) -> Vec<Check> {
     checks.push(asked("members", &answered.members, |members| {
         let sound = matches!(&members[..], [only] if only.name == stated.member && !only.learner);
         let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-        let words = if sound { "the one that was restored, and it votes".to_owned() } else { format!("'{}' alone was restored, it lists: {}", stated.member, names.join(", ")) };
+        let words = if sound {
+            "the one that was restored, and it votes".to_owned()
+        } else {
+            format!("'{}' alone was restored, it lists: {}", stated.member, names.join(", "))
+        };
         Check::of("members", sound, words)
     }));
     checks.push(asked("alarms", &answered.alarms, |alarms| {
@@ -152,7 +156,9 @@ fn live(stated: &Stated, hashes: &[HashKvValue]) -> Option<Check> {
     let all = compared.len();
     match (all, equal) {
         (0, _) => None,
-        (_, 0) if stated.agreed => Some(Check::of("live-hashkv", false, format!("none of {all} answers of live members is what it answers now"))),
+        (_, 0) if stated.agreed => {
+            Some(Check::of("live-hashkv", false, format!("none of {all} answers of live members is what it answers now")))
+        }
         // The members were not of one mind then, and the manifest says so.
         (_, 0) => Some(Check::new("live-hashkv", Ending::Inconclusive, "the live members disputed the content when it was taken")),
         _ => Some(Check::of("live-hashkv", true, format!("as {equal} of {all} live members answered when it was taken"))),

@@ -34,8 +34,9 @@ fn prefix(key: &[u8]) -> &[u8] {
 
 /// Counts. Blocks: the whole file is walked.
 pub(super) fn count(database: &Path) -> Outcome<Counted> {
-    let unsound =
-        |error: &dyn std::fmt::Display| Failure::new(Code::Unproven, "the restored database is not sound").object(database.display()).cause(error);
+    let unsound = |error: &dyn std::fmt::Display| {
+        Failure::new(Code::Unproven, "the restored database is not sound").object(database.display()).cause(error)
+    };
     let file = DatabaseFile::open(database)
         .map_err(|error| Failure::failed(format!("the restored database cannot be read: {error}")).object(database.display()).again())?;
     let opened = Database::open(file).map_err(|error| unsound(&error))?;
@@ -61,7 +62,8 @@ pub(super) fn count(database: &Path) -> Outcome<Counted> {
 
 /// Prefixes lie inside each other: a key of `/registry/` alone is counted with all of `/registry/pods/` by whoever asks for `/registry/`.
 fn with_all_below(by_class: &BTreeMap<Vec<u8>, u64>) -> BTreeMap<Vec<u8>, u64> {
-    let below = |name: &Vec<u8>| by_class.range(name.clone()..).take_while(|(other, _)| other.starts_with(name)).map(|(_, keys)| keys).sum();
+    let below =
+        |name: &Vec<u8>| by_class.range(name.clone()..).take_while(|(other, _)| other.starts_with(name)).map(|(_, keys)| keys).sum();
     by_class.keys().filter(|name| !name.is_empty()).map(|name| (name.clone(), below(name))).collect()
 }
 

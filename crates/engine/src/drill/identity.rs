@@ -61,11 +61,9 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_goes_wrong_is_said_without_the_secret() {
-        for (script, why) in [
-            ("echo secret; exit 3", "exit status: 3"),
-            ("head -c 1048577 /dev/zero; exit 0", "more than"),
-            ("printf '\\377'", "not text"),
-        ] {
+        for (script, why) in
+            [("echo secret; exit 3", "exit status: 3"), ("head -c 1048577 /dev/zero; exit 0", "more than"), ("printf '\\377'", "not text")]
+        {
             let failure = of(script).await.unwrap_err().to_string();
             assert!(failure.contains(why) && !failure.contains("secret"), "{failure}");
         }

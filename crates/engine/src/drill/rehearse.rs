@@ -103,7 +103,9 @@ pub async fn rehearse(request: Request, progress: Arc<dyn Progress>) -> Outcome<
     items.push(room(&request.directory, manifest));
     items.push(etcd(&request, manifest).await);
     let (expected, time) = match by_drills(&drills(&loaded.catalog), manifest.snapshot.db_size) {
-        Some((expected, at)) => (Some(expected), Item::new("time", State::Ready, format!("about {}, by the drill of {at:.0}", human(expected)))),
+        Some((expected, at)) => {
+            (Some(expected), Item::new("time", State::Ready, format!("about {}, by the drill of {at:.0}", human(expected))))
+        }
         None => by_sample(&loaded, manifest).await,
     };
     items.push(time);
@@ -116,7 +118,13 @@ pub async fn rehearse(request: Request, progress: Arc<dyn Progress>) -> Outcome<
 fn age(manifest: &Manifest, now: Timestamp) -> Item {
     let old = now.duration_since(manifest.moment()).max(jiff::SignedDuration::ZERO);
     let old = Duration::try_from(old).unwrap_or_default();
-    let words = format!("{} of revision {}, taken {:.0}: what came in the {} since is lost", manifest.id, manifest.revision, manifest.moment(), human(old));
+    let words = format!(
+        "{} of revision {}, taken {:.0}: what came in the {} since is lost",
+        manifest.id,
+        manifest.revision,
+        manifest.moment(),
+        human(old)
+    );
     Item::new("backup", State::Ready, words)
 }
 
@@ -164,7 +172,9 @@ fn room(directory: &Path, manifest: &Manifest) -> Item {
     while !existing.exists() && existing.pop() {}
     let needed = restore::room_needed(manifest);
     match disk::free_space(&existing) {
-        Ok(free) if free >= needed => Item::new("room", State::Ready, format!("{needed} bytes of {free} that are free in {}", directory.display())),
+        Ok(free) if free >= needed => {
+            Item::new("room", State::Ready, format!("{needed} bytes of {free} that are free in {}", directory.display()))
+        }
         Ok(free) => Item::new("room", State::Missing, format!("{needed} bytes are needed in {}, {free} are free", directory.display())),
         Err(error) => Item::new("room", State::Missing, format!("it cannot be told for {}: {error}", directory.display())),
     }

@@ -19,9 +19,9 @@ use crate::opening::{self, Opening};
 use crate::place::{self, Which};
 use crate::progress::Progress;
 use crate::seal_pipeline::on_thread;
+use crate::select;
 use crate::try_etcd::{self, Binary, NotServed, Proof, Scratch};
 use crate::verify::{self, How, Marks};
-use crate::select;
 
 /// The name of the only member.
 const MEMBER: &str = "lifeboat-drill";
@@ -216,7 +216,9 @@ impl Bench<'_> {
         let database: PathBuf = laid.database();
         let counted = on_thread("count", move || count::count(&database)).await?;
         if counted.many {
-            drilled.notes.push(format!("the keys have more than {} prefixes, so only the whole was counted", crate::limits::DRILL_PREFIXES));
+            drilled
+                .notes
+                .push(format!("the keys have more than {} prefixes, so only the whole was counted", crate::limits::DRILL_PREFIXES));
         }
         let stated = Stated::new(&backup.manifest, counted, MEMBER);
         let scratch = laid.boot(self.progress.as_ref()).await?;

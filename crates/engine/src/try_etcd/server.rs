@@ -33,14 +33,8 @@ const LOG_WIDTH: usize = 300;
 /// What a line begins with that etcd logs once its flags are read.
 const LOGS_SO: &str = "{\"level\"";
 /// What etcd says when the machine lacks something.
-const OF_THE_MACHINE: [&str; 6] = [
-    "no space left on device",
-    "cannot allocate memory",
-    "too many open files",
-    "input/output error",
-    "verifying flags",
-    "verify flags",
-];
+const OF_THE_MACHINE: [&str; 6] =
+    ["no space left on device", "cannot allocate memory", "too many open files", "input/output error", "verifying flags", "verify flags"];
 /// etcd 3.4 does not know the flag.
 const NO_FSYNC_SINCE: u32 = 5;
 
