@@ -159,7 +159,7 @@ impl Resolved {
             // The passphrase may be the one of that file, or it may be what the file is not there for.
             identities.extend(configured.filter(|file| passphrase.is_none() || file.exists()));
         }
-        Ok(Opening { identities, passphrase, person: passphrase::person() })
+        Ok(Opening { identities, passphrase, person: passphrase::person(), ..Opening::default() })
     }
 
     /// Recipients as text: those named and those in the files named, else the configured ones.

@@ -16,6 +16,7 @@ pub mod care;
 pub mod choice;
 pub mod config;
 pub mod copy;
+pub mod drill;
 pub mod exclusion;
 pub mod extra;
 pub mod failure;

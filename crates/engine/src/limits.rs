@@ -57,6 +57,14 @@ pub const TRY_BOOT_WITHIN: Duration = Duration::from_secs(600);
 pub const TRY_QUOTA_LEAST: u64 = 2 << 30;
 /// The name that commands shown give to a new file for an identity, and to one that has to be found.
 pub const IDENTITY: &str = "identity.txt";
+/// Prefixes whose keys a drill counts in what was booted; with more only the whole is counted.
+pub const DRILL_PREFIXES: usize = 512;
+/// Time for one answer of a scratch etcd that is compared.
+pub const DRILL_ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// How long a command that prints an identity may take.
+pub const IDENTITY_COMMAND_WITHIN: Duration = Duration::from_secs(60);
+/// Bytes of identities that a command may print.
+pub const IDENTITY_COMMAND_BYTES: u64 = 1 << 20;
 /// The name that commands shown give to the first cluster of a repository.
 pub const NEW_CLUSTER: &str = "main";
 /// Time for HashKV of a scratch etcd, beside what its size needs at [`TRY_HASH_SPEED`] bytes per second.

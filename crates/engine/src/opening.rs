@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use vault::manifest::Sealing;
-use vault::seal::{Callbacks, Identities, SecretString};
+use vault::seal::{Callbacks, ExposeSecret as _, Identities, SecretString};
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::limits::IDENTITY;
@@ -37,7 +37,6 @@ impl Callbacks for Person {
     }
 
     fn confirm(&self, message: &str, yes: &str, no: Option<&str>) -> Option<bool> {
-        use vault::seal::ExposeSecret as _;
         let no = no.map(|no| format!(", n for '{no}'")).unwrap_or_default();
         let answer = (self.ask)(&format!("{message} (y for '{yes}'{no})"))?;
         match answer.expose_secret().trim() {
@@ -48,7 +47,6 @@ impl Callbacks for Person {
     }
 
     fn request_public_string(&self, description: &str) -> Option<String> {
-        use vault::seal::ExposeSecret as _;
         (self.ask)(description).map(|answer| answer.expose_secret().to_owned())
     }
 
@@ -62,10 +60,21 @@ impl Callbacks for Person {
 pub struct Opening {
     /// Files with identities.
     pub identities: Vec<PathBuf>,
+    /// Identities that no file holds.
+    pub in_memory: Vec<InMemory>,
     /// A passphrase: for backups sealed with one, and for identity files that are encrypted with one.
     pub passphrase: Option<SecretString>,
     /// Who can be asked.
     pub person: Person,
+}
+
+/// Identities that were told, and lie in memory alone.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    /// Who told them, for errors.
+    pub source: String,
+    /// What an identity file would hold.
+    pub content: SecretString,
 }
 
 /// Answers for an identity file: the passphrase that was given, before anybody is asked.
@@ -91,28 +100,34 @@ impl Opening {
     /// Whether nothing was given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.identities.is_empty() && self.passphrase.is_none()
+        self.identities.is_empty() && self.in_memory.is_empty() && self.passphrase.is_none()
     }
 
-    /// Reads the identity files, and adds the passphrase. An encrypted file takes about a second.
+    /// Reads the identity files, and adds what lies in memory and the passphrase. An encrypted file takes about a second.
     pub fn read(&self) -> Outcome<Identities> {
         let mut identities = Identities::new();
         for path in &self.identities {
-            let failed =
-                |cause: &dyn std::fmt::Display| Failure::usage("the identity cannot be read").object(path.display()).cause(cause).again();
-            let content = std::fs::read(path).map_err(|error| failed(&error))?;
-            // A PIN that a plugin asks for is not the passphrase; it goes to the person alone.
-            let added = if Identities::is_encrypted(&content) {
-                identities.add_file(&path.display().to_string(), &content, ForFile(self.person, self.passphrase.clone()))
-            } else {
-                identities.add_file(&path.display().to_string(), &content, self.person)
-            };
-            added.map_err(|error| failed(&error))?;
+            let name = path.display().to_string();
+            let content = std::fs::read(path).map_err(|error| unreadable(&name, &error))?;
+            self.add(&mut identities, &name, &content)?;
+        }
+        for InMemory { source, content } in &self.in_memory {
+            self.add(&mut identities, source, content.expose_secret().as_bytes())?;
         }
         if let Some(passphrase) = &self.passphrase {
             identities.add_passphrase(passphrase.clone());
         }
         Ok(identities)
+    }
+
+    fn add(&self, identities: &mut Identities, name: &str, content: &[u8]) -> Outcome<()> {
+        // A PIN that a plugin asks for is not the passphrase; it goes to the person alone.
+        let added = if Identities::is_encrypted(content) {
+            identities.add_file(name, content, ForFile(self.person, self.passphrase.clone()))
+        } else {
+            identities.add_file(name, content, self.person)
+        };
+        added.map_err(|error| unreadable(name, &error))
     }
 
     /// The flags that say the same, for a command to be shown. A passphrase is asked for again.
@@ -123,6 +138,10 @@ impl Opening {
         words.extend(self.passphrase.iter().map(|_| "--passphrase".to_owned()));
         words
     }
+}
+
+fn unreadable(name: &str, cause: &dyn std::fmt::Display) -> Failure {
+    Failure::usage("the identity cannot be read").object(name).cause(cause).again()
 }
 
 /// A sealed object was asked for, and nothing was given to open it with.
@@ -163,7 +182,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use vault::seal::recipients::{generate_identity, seal_bytes};
-    use vault::seal::{ExposeSecret as _, NoCallbacks, Recipients, identities::open_bytes};
+    use vault::seal::{NoCallbacks, Recipients, identities::open_bytes};
 
     fn secret(text: &str) -> SecretString {
         SecretString::from(text.to_owned())
@@ -191,6 +210,19 @@ mod tests {
         assert_eq!(open_bytes(&asked.read().unwrap(), &to_key, 1).unwrap(), b"a");
         let nobody = Opening { person: Person::default(), ..asked };
         assert!(nobody.read().unwrap_err().cause.unwrap().contains("nobody to ask"));
+    }
+
+    #[test]
+    fn what_was_told_opens_as_a_file_does_and_is_not_shown() {
+        let (identity, recipient) = generate_identity();
+        let sealed = seal_bytes(&Recipients::keys([recipient.as_str()]).unwrap(), b"a", NoCallbacks).unwrap();
+        let told = |content| InMemory { source: "a command".to_owned(), content };
+        let opening = Opening { in_memory: vec![told(identity.clone())], ..Opening::default() };
+        assert_eq!(open_bytes(&opening.read().unwrap(), &sealed, 1).unwrap(), b"a");
+        assert!(!opening.is_empty() && opening.flags().is_empty() && !format!("{opening:?}").contains(identity.expose_secret()));
+        let wrong = Opening { in_memory: vec![told(secret("what is this"))], ..Opening::default() };
+        let failure = wrong.read().unwrap_err();
+        assert!(failure.object.as_deref() == Some("a command") && !failure.to_string().contains("what is this"), "{failure}");
     }
 
     #[test]

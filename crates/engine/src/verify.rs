@@ -24,7 +24,7 @@ use vault::backup_id::BackupId;
 use vault::manifest::{HashKvVerdict, Rung, Sealing, plain_text};
 use vault::mark::{Outcome as Ending, Previous, Statement, Verify};
 use vault::name::ClusterName;
-use vault::repository::{Problem, Repository, RepositoryError};
+use vault::repository::{Catalog, Problem, Repository, RepositoryError};
 use vault::seal::Identities;
 use vault::sign::SigningKey;
 
@@ -228,8 +228,7 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
         return Err(opening::nothing_given(&backup.manifest.sealing, backup.id(), "; --deep opens the backup, --read needs no key"));
     }
     let how = How { rung: request.rung, identities, spool: request.spool.clone(), allow_unsigned: request.place.allow_unsigned };
-    let mut writer =
-        Marks { repository: &loaded.repository, cluster: &catalog.cluster, signing, newest: catalog.newest_mark(), refused: None };
+    let mut marks = Marks::new(&loaded.repository, catalog, signing);
     let mut checked = Vec::new();
     let mut locked = None;
     for target in &targets {
@@ -243,12 +242,13 @@ pub async fn run(request: Request, progress: Arc<dyn Progress>) -> Outcome<Repor
                 outcome
             }
         };
-        writer.write(&outcome).await;
+        let now = Timestamp::now();
+        if let Some(data) = outcome.mark(now) {
+            let _written = marks.write(Statement::Verify(outcome.id, data), now).await;
+        }
         checked.push(outcome);
     }
-    if let Some(error) = writer.refused {
-        warnings.push(format!("the result could not be recorded in the repository: {error}"));
-    }
+    warnings.extend(marks.warning());
     let (mut problems, beside): (Vec<Finding>, Vec<Finding>) = (rest.counting, rest.beside);
     if request.all {
         problems.extend(way_out(&loaded.repository).await?);
@@ -287,7 +287,7 @@ async fn way_out(repository: &Repository) -> Outcome<Option<Finding>> {
 }
 
 /// Writes the marks of one run, each after the one before it.
-struct Marks<'a> {
+pub(crate) struct Marks<'a> {
     repository: &'a Repository,
     cluster: &'a ClusterName,
     signing: Option<SigningKey>,
@@ -295,17 +295,33 @@ struct Marks<'a> {
     refused: Option<RepositoryError>,
 }
 
-impl Marks<'_> {
-    /// A store that takes no mark costs a warning, and is not asked again.
-    async fn write(&mut self, checked: &Checked) {
-        let now = Timestamp::now();
-        let Some(data) = checked.mark(now).filter(|_| self.refused.is_none()) else { return };
-        let statement = Statement::Verify(checked.id, data);
+impl<'a> Marks<'a> {
+    /// After the newest mark of the catalog.
+    pub(crate) fn new(repository: &'a Repository, catalog: &'a Catalog, signing: Option<SigningKey>) -> Self {
+        Self { repository, cluster: &catalog.cluster, signing, newest: catalog.newest_mark(), refused: None }
+    }
+
+    /// Writes one down. A store that takes no mark costs a warning, and is not asked again. The answer is whether it is written.
+    pub(crate) async fn write(&mut self, statement: Statement, now: Timestamp) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
         let written = self.repository.write_mark(self.cluster, statement, self.newest, self.signing.as_ref(), now).await;
         match written.and_then(|mark| Ok((mark.id, mark.encode()?))) {
-            Ok((id, bytes)) => self.newest = Some(Previous { id, sha256: vault::digest::Sha256::of(&bytes) }),
-            Err(error) => self.refused = Some(error),
+            Ok((id, bytes)) => {
+                self.newest = Some(Previous { id, sha256: vault::digest::Sha256::of(&bytes) });
+                true
+            }
+            Err(error) => {
+                self.refused = Some(error);
+                false
+            }
         }
+    }
+
+    /// The warning.
+    pub(crate) fn warning(&self) -> Option<String> {
+        self.refused.as_ref().map(|error| format!("the result could not be recorded in the repository: {error}"))
     }
 }
 

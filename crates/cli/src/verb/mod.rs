@@ -5,6 +5,7 @@ pub(crate) mod backup;
 pub(crate) mod bare;
 pub(crate) mod config;
 pub(crate) mod copy;
+pub(crate) mod drill;
 pub(crate) mod etcd;
 pub(crate) mod guard;
 pub(crate) mod init;
@@ -30,7 +31,7 @@ use crate::args::GlobalArgs;
 #[derive(Parser, Debug)]
 #[command(name = "lifeboat", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(
-    after_help = "restore makes files; recover brings a cluster back.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 22 too old, 23 never ran, 24 last run failed,\n30 etcd unreachable, 31 store unreachable."
+    after_help = "restore makes files; recover brings a cluster back.\nExit codes: 0 ok, 1 failed, 2 usage or consent, 3 committed with warnings, 4 advice, 5 alert, 10 no repository, 11 lease held,\n12 no key opens it, 13 wrong or ambiguous cluster, 20 verification failed or disputed, 21 drill failed, 22 too old, 23 never ran, 24 last run failed,\n30 etcd unreachable, 31 store unreachable."
 )]
 pub(crate) struct Lifeboat {
     #[command(flatten)]
@@ -57,6 +58,8 @@ enum Verb {
     Verify(verify::Args),
     /// Bring one store of a repository what it lacks of another: sealed, unopened, checked on the way
     Copy(copy::Args),
+    /// Boot a real etcd from a backup, and hold what it answers against what was backed up
+    Drill(Box<drill::Args>),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
     /// Bring a cluster back: find out first, plan, rescue, wipe, restore, wait until all is well; stopped anywhere it goes on
@@ -101,6 +104,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Copy(args)) => copy::run(&global, args),
+        Some(Verb::Drill(args)) => drill::run(&global, *args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Recover(args)) => recover::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),

@@ -108,7 +108,6 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot be started: {error}")))?;
-    // On this thread and no other: etcd is tied to the thread that starts it.
     let end = runtime.block_on(session(global, request, &command));
     runtime.shutdown_background();
     match end? {
@@ -136,21 +135,31 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     };
     let spool = resolved.spool(&SpoolArgs::default())?;
     let base_named = args.dir.is_some() || spool.directory.is_some();
-    let path = std::env::var_os("PATH").unwrap_or_default();
     Ok(Request {
         place: resolved.place_to_read(global, &args.repository)?,
         cluster: resolved.cluster.clone(),
         which: Which::parse(&args.which, args.at.as_deref())?,
         opening: resolved.opening(&args.identity)?,
         etcd: args.etcd,
-        search: std::env::split_paths(&path).filter(|place| place.is_absolute()).chain(USUAL_PLACES.map(PathBuf::from)).collect(),
+        search: search(),
         base: engine::init::keys::absolute(&args.dir.or(spool.directory).unwrap_or_else(engine::spool::default_directory))?,
         base_named,
         name: args.name,
         credentials: crate::source::etcd(SourceOptions::default(), &login)?.credentials,
-        // /proc/self/exe is this very program, even when its file was replaced since.
-        tie: vec!["/proc/self/exe".into(), TIED.into(), std::process::id().to_string().into(), "--".into()],
+        tie: tie(),
     })
+}
+
+/// Where `etcd` is looked for when none is named.
+pub(crate) fn search() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|place| place.is_absolute()).chain(USUAL_PLACES.map(PathBuf::from)).collect()
+}
+
+/// The words before a command that ends with this process.
+pub(crate) fn tie() -> Vec<OsString> {
+    // /proc/self/exe is this very program, even when its file was replaced since.
+    vec!["/proc/self/exe".into(), TIED.into(), std::process::id().to_string().into(), "--".into()]
 }
 
 /// The hidden verb's name.

@@ -18,8 +18,8 @@ use crate::place::{PlaceOptions, Which};
 use owner::Owner;
 use plan::PlannedMember;
 
-pub(crate) use run::random_fraction;
 pub use run::run;
+pub(crate) use run::{random_fraction, room_needed};
 
 /// How far revisions move on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -242,10 +242,15 @@ fn preflight(request: &Request, plan: &RestorePlan, manifest: &Manifest, warning
     Ok(Some(survey.found))
 }
 
+/// Bytes that a restore needs on its target.
+pub(crate) fn room_needed(manifest: &Manifest) -> u64 {
+    manifest.snapshot.db_size + ROOM_BESIDE.min(manifest.snapshot.db_size / 4 + (80 << 20))
+}
+
 fn room(directory: &Path, manifest: &Manifest) -> Outcome<()> {
     let free = disk::free_space(directory)
         .map_err(|error| Failure::failed(format!("the room on the target cannot be told: {error}")).object(directory.display()).again())?;
-    let needed = manifest.snapshot.db_size + ROOM_BESIDE.min(manifest.snapshot.db_size / 4 + (80 << 20));
+    let needed = room_needed(manifest);
     if free >= needed {
         return Ok(());
     }

@@ -6,9 +6,10 @@ mod binary;
 mod directory;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use etcd_api::{Client, Credentials, ErrorKind};
 use etcd_store::id::Revision;
@@ -82,12 +83,48 @@ pub struct Scratch {
     pub restored: restore::Report,
     /// How it compares with the manifest.
     pub proof: Proof,
+    /// The time from its start until it answered its first linearizable read.
+    pub served_after: Duration,
+    /// Whether it answers us: it does not where it wants a user and none was given.
+    pub open: bool,
+}
+
+/// What was restored and does not run yet. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Laid {
+    request: Request,
+    binary: Binary,
+    directory: Directory,
+    restored: restore::Report,
+}
+
+/// Why there is no proof that what was restored serves.
+#[derive(Debug)]
+pub(crate) enum NotServed {
+    /// etcd does not run on the data, or does not hold what the manifest states.
+    Refused(Failure),
+    /// Something else was in the way.
+    Hindered(Failure),
+}
+
+impl From<Failure> for NotServed {
+    fn from(failure: Failure) -> Self {
+        if failure.code == Code::Unproven { Self::Refused(failure) } else { Self::Hindered(failure) }
+    }
+}
+
+impl From<NotServed> for Failure {
+    fn from(not_served: NotServed) -> Self {
+        match not_served {
+            NotServed::Refused(failure) | NotServed::Hindered(failure) => failure,
+        }
+    }
 }
 
 impl Scratch {
     /// Its directory.
     #[must_use]
-    pub fn directory(&self) -> &std::path::Path {
+    pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
@@ -112,26 +149,54 @@ impl Scratch {
 
 /// Restores, boots, waits until it serves, and compares.
 pub async fn start(request: Request, progress: Arc<dyn Progress>) -> Outcome<Scratch> {
-    let binary = binary::find(request.etcd.as_deref(), &request.search).await?;
+    let binary = find(request.etcd.as_deref(), &request.search).await?;
+    let laid = lay(request, binary, &progress).await?;
+    Ok(laid.boot(progress.as_ref()).await?)
+}
+
+/// The etcd named, else the first one in the directories of `search`.
+pub(crate) async fn find(named: Option<&Path>, search: &[PathBuf]) -> Outcome<Binary> {
+    binary::find(named, search).await
+}
+
+/// Restores into a private directory.
+pub(crate) async fn lay(request: Request, binary: Binary, progress: &Arc<dyn Progress>) -> Outcome<Laid> {
     for stale in directory::sweep(&request.base) {
         progress.say(&format!("removed {}, which a run that was killed had left", stale.display()));
     }
     let directory = Directory::create(&request.base, request.base_named)?;
-    let restored = restore::run(restore_request(&request, &binary, &directory), Arc::clone(&progress)).await?;
+    let restored = restore::run(restore_request(&request, &binary, &directory), Arc::clone(progress)).await?;
     progress.say(&fit_words(&binary, &restored));
     for change in &restored.changes {
         progress.say(&format!("changed: {change}"));
     }
-    let (etcd, endpoint, ready) = server::boot(&request, &binary, &directory, &restored, progress.as_ref()).await?;
-    let size = std::fs::metadata(directory.database()).map_or(0, |metadata| metadata.len());
-    let mut scratch = Scratch { etcd, directory, endpoint, binary, restored, proof: Proof::Inconclusive(String::new()) };
-    scratch.proof = match ready {
-        Ready::Open(client) => prove(&client, &scratch.restored, size, &request).await?,
-        Ready::Closed => Proof::Inconclusive(
-            "the backup has authentication on, and HashKV wants a user with the role root: give --user and --password-file".to_owned(),
-        ),
-    };
-    Ok(scratch)
+    Ok(Laid { request, binary, directory, restored })
+}
+
+impl Laid {
+    /// The database, which nobody has open yet.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.database()
+    }
+
+    /// Boots, waits until it serves, and compares.
+    pub(crate) async fn boot(self, progress: &dyn Progress) -> Result<Scratch, NotServed> {
+        let Self { request, binary, directory, restored } = self;
+        let begun = Instant::now();
+        let (etcd, endpoint, ready) = server::boot(&request, &binary, &directory, &restored, progress).await?;
+        let served_after = begun.elapsed();
+        let size = std::fs::metadata(directory.database()).map_or(0, |metadata| metadata.len());
+        let proof = Proof::Inconclusive(String::new());
+        let open = matches!(ready, Ready::Open(_));
+        let mut scratch = Scratch { etcd, directory, endpoint, binary, restored, proof, served_after, open };
+        scratch.proof = match ready {
+            Ready::Open(client) => prove(&client, &scratch.restored, size, &request).await?,
+            Ready::Closed => Proof::Inconclusive(
+                "the backup has authentication on, and HashKV wants a user with the role root: give --user and --password-file".to_owned(),
+            ),
+        };
+        Ok(scratch)
+    }
 }
 
 fn restore_request(request: &Request, binary: &Binary, directory: &Directory) -> restore::Request {
@@ -177,7 +242,7 @@ async fn prove(client: &Client, restored: &restore::Report, size: u64, request: 
     let Some(stated) = restored.hashkv else {
         return Ok(Proof::Inconclusive("the manifest states no HashKV".to_owned()));
     };
-    let limit = TRY_HASH_LEAST + std::time::Duration::from_secs(size / TRY_HASH_SPEED);
+    let limit = TRY_HASH_LEAST + Duration::from_secs(size / TRY_HASH_SPEED);
     let reply = match client.hash_kv(Some(Revision(stated.revision)), limit).await {
         Ok(reply) => reply,
         Err(error) => {

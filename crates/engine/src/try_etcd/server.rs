@@ -2,15 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use etcd_api::{Client, ConnectOptions, Endpoint, ErrorKind, LinkFault};
 
 use super::directory::Directory;
-use super::{Binary, Request};
+use super::{Binary, NotServed, Request};
 use crate::failure::{Code, Failure, Outcome};
 use crate::limits::{TRY_BOOT_WITHIN, TRY_QUOTA_LEAST};
 use crate::progress::Progress;
@@ -29,6 +30,11 @@ const LOG_TAIL: u64 = 16 << 10;
 /// Lines of it that are shown, and characters of each.
 const LOG_LINES: usize = 5;
 const LOG_WIDTH: usize = 300;
+/// What a line begins with that etcd logs once its flags are read.
+const LOGS_SO: &str = "{\"level\"";
+/// What etcd says when the machine lacks something.
+const OF_THE_MACHINE: [&str; 6] =
+    ["no space left on device", "cannot allocate memory", "too many open files", "input/output error", "verifying flags", "verify flags"];
 /// etcd 3.4 does not know the flag.
 const NO_FSYNC_SINCE: u32 = 5;
 
@@ -37,6 +43,26 @@ const NO_FSYNC_SINCE: u32 = 5;
 pub(super) struct Etcd {
     child: Child,
     log: PathBuf,
+    _starter: Starter,
+}
+
+/// The thread that started etcd. It lives until this is dropped: the kernel ends what is tied to a process when the thread that started it ends, and
+/// threads of a runtime come and go.
+#[derive(Debug)]
+struct Starter(#[allow(dead_code, reason = "what counts is when it is dropped")] mpsc::Sender<()>);
+
+impl Starter {
+    fn start(mut command: Command) -> std::io::Result<(Child, Self)> {
+        let (tell, told) = mpsc::channel();
+        let (keep, kept) = mpsc::channel::<()>();
+        std::thread::Builder::new().name("etcd".to_owned()).spawn(move || {
+            // Nobody waits any more only when everything ends.
+            let _ = tell.send(command.spawn());
+            let _ = kept.recv();
+        })?;
+        let child = told.recv().map_err(std::io::Error::other)??;
+        Ok((child, Self(keep)))
+    }
 }
 
 impl Drop for Etcd {
@@ -81,8 +107,10 @@ pub(super) enum Ready {
 enum Trouble {
     /// Somebody else has the port.
     PortTaken,
-    /// It never will.
+    /// It never will, and that says nothing of the data.
     Failed(Failure),
+    /// etcd does not run on these data.
+    Refused(Failure),
 }
 
 /// Starts etcd on what was restored and waits until it serves.
@@ -92,7 +120,7 @@ pub(super) async fn boot(
     directory: &Directory,
     restored: &restore::Report,
     progress: &dyn Progress,
-) -> Outcome<(Etcd, String, Ready)> {
+) -> Result<(Etcd, String, Ready), NotServed> {
     let size = std::fs::metadata(directory.database()).map_or(0, |metadata| metadata.len());
     for _ in 0..PORT_TRIES {
         let [client, peer] = free_ports()?;
@@ -102,10 +130,11 @@ pub(super) async fn boot(
         match wait(&mut etcd, &endpoint, request, restored, progress).await {
             Ok(ready) => return Ok((etcd, endpoint, ready)),
             Err(Trouble::PortTaken) => {}
-            Err(Trouble::Failed(failure)) => return Err(failure),
+            Err(Trouble::Failed(failure)) => return Err(NotServed::Hindered(failure)),
+            Err(Trouble::Refused(failure)) => return Err(NotServed::Refused(failure)),
         }
     }
-    Err(Failure::failed(format!("no free port on 127.0.0.1 could be kept for etcd in {PORT_TRIES} tries")).again())
+    Err(Failure::failed(format!("no free port on 127.0.0.1 could be kept for etcd in {PORT_TRIES} tries")).again().into())
 }
 
 /// Two ports that nobody has at this moment. Somebody may be faster than etcd; then others are tried.
@@ -161,7 +190,8 @@ fn spawn(request: &Request, binary: &Binary, words: &[OsString], log: &Path) -> 
     whole.push(binary.path.as_os_str());
     whole.extend(words.iter().map(OsString::as_os_str));
     let (program, arguments) = whole.split_first().ok_or_else(|| Failure::failed("there is nothing to start"))?;
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    let _ = command
         .args(arguments)
         .env_clear()
         .envs(kept_environment())
@@ -169,10 +199,9 @@ fn spawn(request: &Request, binary: &Binary, words: &[OsString], log: &Path) -> 
         .stdout(open()?)
         .stderr(open()?)
         // Ctrl-C is for us alone: etcd ends when we are done with it.
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
-    Ok(Etcd { child, log: log.to_owned() })
+        .process_group(0);
+    let (child, starter) = Starter::start(command).map_err(failed)?;
+    Ok(Etcd { child, log: log.to_owned(), _starter: starter })
 }
 
 async fn wait(
@@ -216,11 +245,16 @@ fn ended(etcd: &Etcd, status: ExitStatus) -> Trouble {
     if tail(&etcd.log).contains("address already in use") {
         return Trouble::PortTaken;
     }
-    Trouble::Failed(
-        Failure::failed(format!("the restored etcd ended by itself ({status})"))
-            .cause(format!("its last words:\n{}", etcd.log_tail()))
-            .again(),
-    )
+    let failure = Failure::failed(format!("the restored etcd ended by itself ({status})"))
+        .cause(format!("its last words:\n{}", etcd.log_tail()))
+        .again();
+    if is_about_the_data(status, &tail(&etcd.log)) { Trouble::Refused(failure) } else { Trouble::Failed(failure) }
+}
+
+/// Whether an etcd that ended by itself ended because of its data: what the machine lacks, whoever kills, and a program that never came to its data say
+/// nothing of them.
+fn is_about_the_data(status: ExitStatus, log: &str) -> bool {
+    status.signal().is_none() && log.contains(LOGS_SO) && !OF_THE_MACHINE.iter().any(|lack| log.contains(lack))
 }
 
 /// One look. `None` while it does not serve yet.
@@ -310,6 +344,17 @@ mod tests {
         assert!(words(6, 5 << 30).contains(&"--quota-backend-bytes=10737418240".to_owned()));
         assert!(words(5, 1).contains(&"--unsafe-no-fsync".to_owned()));
         assert!(!words(4, 1).contains(&"--unsafe-no-fsync".to_owned()));
+    }
+
+    #[test]
+    fn only_an_etcd_that_came_to_its_data_speaks_of_them() {
+        let exit = |code: i32| ExitStatus::from_raw(code << 8);
+        let line = r#"{"level":"fatal","msg":"discovery failed","error":"cannot commit tx: no space left on device"}"#;
+        assert!(is_about_the_data(exit(1), r#"{"level":"panic","msg":"failed to recover v3 backend from snapshot"}"#));
+        assert!(!is_about_the_data(exit(1), line));
+        assert!(!is_about_the_data(exit(2), "flag provided but not defined: -unsafe-no-fsync"));
+        assert!(!is_about_the_data(exit(1), r#"{"level":"error","msg":"failed to verify flags"}"#));
+        assert!(!is_about_the_data(ExitStatus::from_raw(9), r#"{"level":"info"}"#));
     }
 
     #[test]
