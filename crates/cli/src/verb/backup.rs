@@ -61,6 +61,9 @@ pub(crate) struct Args {
     /// Read the stored object back: none, or full
     #[arg(long, value_name = "HOW", value_enum, default_value = "none", env = "LIFEBOAT_READ_BACK")]
     read_back: ReadBack,
+    /// Afterwards remove what the policy in lifeboat.yaml does not keep, as 'lifeboat prune --yes' does
+    #[arg(long, env = "LIFEBOAT_PRUNE")]
+    pub(crate) prune: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -77,16 +80,49 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let dry_run = args.dry_run;
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
+    // A policy that is missing is said before the backup, not after it.
+    let policy = if args.prune { Some(policy(global, &args)?) } else { None };
     let request = request(global, args)?;
+    let lease = request.lease;
+    let pruning = policy.map(|policy| prune_request(&request, policy));
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
-    let report = signals::run_then(engine::backup::run(request, &holder, teller), holder.release())?;
+    let mut report = signals::run_then(engine::backup::run(request, &holder, teller), holder.release())?;
+    let mut pruned = None;
+    if let Some(pruning) = pruning.filter(|_| !dry_run && !report.committed.is_empty()) {
+        let words;
+        let lease = if lease == Mode::Required { Mode::Auto } else { lease };
+        (pruned, words) =
+            super::prune::after_backup(global, &engine::prune::Request { cluster: Some(report.cluster.clone()), ..pruning }, lease);
+        report.warnings.extend(words);
+    }
     let format = global.format();
     match format {
         Format::Table | Format::Simple => output::print(&table(&report, dry_run)),
-        _ => output::value(format, "lifeboat.backup/1", json(&report))?,
+        _ => {
+            let mut value = json(&report);
+            value["prune"] = pruned.unwrap_or_default();
+            output::value(format, "lifeboat.backup/1", value)?;
+        }
     }
     Ok(report.code)
+}
+
+/// What is kept, by the configuration alone.
+fn policy(global: &GlobalArgs, args: &Args) -> Outcome<vault::retention::Policy> {
+    let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    engine::prune::policy(&super::prune::keep(&resolved, &super::prune::KeepArgs::default())?)
+}
+
+fn prune_request(request: &Request, policy: vault::retention::Policy) -> engine::prune::Request {
+    engine::prune::Request {
+        place: request.place.clone(),
+        cluster: request.cluster.clone(),
+        policy,
+        signing_key: request.signing_key.clone(),
+        state: engine::exclusion::state_directory(),
+        dry_run: false,
+    }
 }
 
 /// The backup that is meant; for other verbs that begin with one, too.
@@ -122,6 +158,7 @@ pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         gentle: args.gentle,
         read_back: args.read_back == ReadBack::Full,
         lease: if args.require_lease { Mode::Required } else { resolved.lease() },
+        content_shrinks_by: Some(resolved.content_shrinks_by()),
         dry_run: args.dry_run,
         cache: engine::cache::default_directory(),
         cluster: resolved.cluster,

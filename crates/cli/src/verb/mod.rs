@@ -7,8 +7,10 @@ pub(crate) mod etcd;
 pub(crate) mod guard;
 pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod label;
 pub(crate) mod lineage;
 pub(crate) mod list;
+pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod shell;
@@ -47,6 +49,14 @@ enum Verb {
     Show(show::Args),
     /// Check that backups are there, whole, and what they claim to be
     Verify(verify::Args),
+    /// Remove what the policy does not keep: marked first, removed by a later run
+    Prune(prune::Args),
+    /// Keep a backup whatever the policy says
+    Pin(label::PinArgs),
+    /// Take the pins off a backup
+    Unpin(label::UnpinArgs),
+    /// Put words on a backup, or take them off
+    Tag(label::TagArgs),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
     /// Bring a cluster back: find out first, plan, rescue, wipe, restore, wait until all is well; stopped anywhere it goes on
@@ -86,6 +96,10 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::List(args)) => list::run(&global, args),
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
+        Some(Verb::Prune(args)) => prune::run(&global, args),
+        Some(Verb::Pin(args)) => label::pin(&global, args),
+        Some(Verb::Unpin(args)) => label::unpin(&global, args),
+        Some(Verb::Tag(args)) => label::tag(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Recover(args)) => recover::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),

@@ -7,6 +7,7 @@ mod parts;
 mod prove;
 mod rescue;
 mod run;
+mod shrink;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Request {
     pub read_back: bool,
     /// Whether the lease of the cluster is taken meanwhile.
     pub lease: lease::Mode,
+    /// The share of keys whose loss pins the backup before it (`alert.content_shrinks_by`); none: no such look.
+    pub content_shrinks_by: Option<f64>,
     /// Plan only.
     pub dry_run: bool,
     /// Where this host keeps what it remembers of the last backup.

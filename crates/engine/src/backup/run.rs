@@ -116,6 +116,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     }
     let context = Context { keys, request: &request, repository: &repository, source: &source, cluster: cluster.clone(), catalog, opening };
     let (committed, majority) = take_all(&context, &choices, &mut remarks, &progress).await?;
+    super::shrink::pin_predecessors(&context, &committed, &mut remarks).await;
     let code = if !majority {
         Code::Unproven
     } else if remarks.iter().any(|remark| remark.serious) {
