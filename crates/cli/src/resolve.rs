@@ -203,6 +203,12 @@ impl Resolved {
         section.or_else(|| self.config.as_ref()?.defaults.hashkv_budget.clone())
     }
 
+    /// The share of keys whose loss pins the backup before it.
+    pub(crate) fn content_shrinks_by(&self) -> f64 {
+        let configured = self.section.as_ref().zip(self.config.as_ref()).map(|(section, config)| config.policy(section));
+        configured.map_or_else(engine::config::content_shrinks_by, |policy| policy.content_shrinks_by())
+    }
+
     /// Whether a backup takes the lease of the repository.
     pub(crate) fn lease(&self) -> Mode {
         let section = self.section.as_ref().and_then(|section| section.lease);

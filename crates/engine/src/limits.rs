@@ -178,3 +178,12 @@ pub const RECOVERY_SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a bootstrap that Talos answered is let alone before it is given anew: a second one would cut a restore off that runs.
 pub const RECOVERY_ASKS_AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// A backup that is due is removed no sooner than this after the pruner has said so.
+pub const PRUNE_GRACE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Data without a manifest is left over when its id is this old: a writer gives up after a day.
+pub const STRAY_AFTER: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// A record of a check or a run that changes nothing any more is kept this long.
+pub const MARKS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);

@@ -14,11 +14,12 @@
 //! | [`sign`] | minisign signatures, and whom to trust |
 //! | [`seal`] | zstd frames and the age format, in parallel, both ways |
 //! | [`repository`] | the order of writes, the catalog, naming a backup, how well it is proven |
+//! | [`retention`] | what a policy keeps, and why: pure, deletes nothing |
 //! | [`store`] | the narrow face of an object store, and the stores |
 //!
 //! # What it never does
 //!
-//! It does not talk to etcd, does not look into a snapshot, does not decide when to back up or what to delete, and asks no clock: the time is
+//! It does not talk to etcd, does not look into a snapshot, does not decide when to back up, deletes nothing by itself, and asks no clock: the time is
 //! always given. It holds no private key on the way in: sealing needs public keys only.
 //!
 //! # Invariants
@@ -51,6 +52,7 @@ pub mod name;
 pub mod random;
 pub mod repository;
 pub mod restore_txt;
+pub mod retention;
 pub mod seal;
 pub mod sign;
 pub mod store;

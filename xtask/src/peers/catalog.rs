@@ -102,7 +102,7 @@ fn recipe_file(dir: &str, file: &str) -> Result<String> {
 
 /// Every peer, in the order they are fetched: the quick ones first, so that a slow one fails alone.
 pub(super) fn recipes() -> Vec<Recipe> {
-    vec![zstd(), age(), minisign(), etcd_3_4(), etcd_3_6(), etcd_3_5(), etcd_3_7(), versitygw(), moto()]
+    vec![zstd(), age(), minisign(), restic(), etcd_3_4(), etcd_3_6(), etcd_3_5(), etcd_3_7(), versitygw(), moto()]
 }
 
 const fn tool(name: &'static str, version_args: &'static [&'static str]) -> Program {
@@ -155,6 +155,18 @@ fn minisign() -> Recipe {
                 files: &[("usr/bin/minisign", "minisign")],
             }),
             Way::GoModule(GoModule { dir: "minisign", mains: &[("aead.dev/minisign/cmd/minisign", "minisign")] }),
+        ],
+    }
+}
+
+/// The other opinion on what a retention policy keeps.
+fn restic() -> Recipe {
+    Recipe {
+        name: "restic",
+        programs: vec![tool("restic", &["version"])],
+        ways: vec![
+            Way::OnPath,
+            Way::Debian(Debian { packages: &["restic"], version_prefix: None, files: &[("usr/bin/restic", "restic")] }),
         ],
     }
 }

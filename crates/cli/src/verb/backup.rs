@@ -78,6 +78,9 @@ pub(crate) struct Args {
     /// Read the stored object back: none, or full
     #[arg(long, value_name = "HOW", value_enum, default_value = "none", env = "LIFEBOAT_READ_BACK")]
     read_back: ReadBack,
+    /// Afterwards remove what the policy in lifeboat.yaml does not keep, as 'lifeboat prune --yes' does
+    #[arg(long, env = "LIFEBOAT_PRUNE")]
+    pub(crate) prune: bool,
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -96,7 +99,11 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
     let hooks = if no_hooks { Hooks::default() } else { Resolved::new(global, args.repository.cluster.as_deref(), true)?.hooks() };
+    // A policy that is missing is said before the backup, not after it.
+    let policy = if args.prune { Some(policy(global, &args)?) } else { None };
     let request = request(global, args)?;
+    let lease = request.lease;
+    let pruning = policy.map(|policy| prune_request(&request, policy));
     let cluster = request.cluster.as_ref().map(ToString::to_string).unwrap_or_default();
     let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
@@ -107,12 +114,14 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
     };
     let of_run = OfRun::of(&request);
     let work = of_run.recorded(hooked.backup(request, &holder, std::sync::Arc::<Teller>::clone(&teller)));
-    let report = signals::run_then_within(GOODBYE_WITHIN + hooked.goodbye_within(), work, goodbye)?;
-    let format = global.format();
-    match format {
+    let mut report = signals::run_then_within(GOODBYE_WITHIN + hooked.goodbye_within(), work, goodbye)?;
+    let pruning = pruning.filter(|_| !dry_run && !report.committed.is_empty());
+    let pruned = pruning.and_then(|pruning| pruned(global, &mut report, pruning, lease));
+    match global.format() {
         Format::Table | Format::Simple => output::print(&format!("{}{}", table(&report, dry_run), planned_hooks(&hooked, dry_run))),
-        _ => {
+        format => {
             let mut value = json(&report);
+            value["prune"] = pruned.unwrap_or_default();
             if dry_run {
                 let line = |(moment, command): (Moment, String)| json!({"event": moment.word(), "command": command});
                 value["hooks"] = hooked.plan().into_iter().map(line).collect();
@@ -121,6 +130,15 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
         }
     }
     Ok(report.code)
+}
+
+/// Prunes behind a backup; what does not go well is a warning of the report.
+fn pruned(global: &GlobalArgs, report: &mut Report, pruning: engine::prune::Request, lease: Mode) -> Option<Value> {
+    let lease = if lease == Mode::Required { Mode::Auto } else { lease };
+    let request = engine::prune::Request { cluster: Some(report.cluster.clone()), place: report.place.clone(), ..pruning };
+    let (pruned, words) = super::prune::after_backup(global, &request, lease);
+    report.warnings.extend(words);
+    pruned
 }
 
 /// Whose run it is, for writing down what came of it where that is news: the next `status`, on whatever machine, tells a run that failed from one that
@@ -162,6 +180,23 @@ fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
     plan.iter().map(|(moment, command)| format!("  hook, {}: {command}\n", moment.word())).collect()
 }
 
+/// What is kept, by the configuration alone.
+fn policy(global: &GlobalArgs, args: &Args) -> Outcome<vault::retention::Policy> {
+    let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    engine::prune::policy(&super::prune::keep(&resolved, &super::prune::KeepArgs::default())?)
+}
+
+fn prune_request(request: &Request, policy: vault::retention::Policy) -> engine::prune::Request {
+    engine::prune::Request {
+        place: request.place.clone(),
+        cluster: request.cluster.clone(),
+        policy,
+        signing_key: request.signing_key.clone(),
+        state: engine::exclusion::state_directory(),
+        dry_run: false,
+    }
+}
+
 /// The backup that is meant; for other verbs that begin with one, too.
 pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
@@ -198,6 +233,7 @@ pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         gentle: args.gentle,
         read_back: args.read_back == ReadBack::Full,
         lease: if args.require_lease { Mode::Required } else { resolved.lease() },
+        content_shrinks_by: Some(resolved.content_shrinks_by()),
         dry_run: args.dry_run,
         cache: engine::cache::default_directory(),
         cluster: resolved.cluster,

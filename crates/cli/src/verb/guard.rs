@@ -44,6 +44,9 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<u8> {
     // A command that cannot start needs no backup.
     let program = command.first().ok_or_else(|| Failure::usage("no command is given").again())?;
     find(program)?;
+    if backup.prune {
+        return Err(Failure::usage("nothing is removed before a command that may go wrong").again_without("--prune"));
+    }
     let dry_run = backup.dry_run;
     let request = verb::backup::request(global, backup)?;
     let teller = Arc::new(Teller::new(global));

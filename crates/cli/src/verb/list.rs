@@ -70,8 +70,15 @@ fn table(catalogs: &[Catalog], now: Timestamp) -> String {
             text.push_str(&format!("no backup of '{}' yet\n", catalog.cluster));
             continue;
         }
-        let rows: Vec<Vec<String>> = newest_first(catalog).into_iter().map(|backup| row(backup, now)).collect();
-        text.push_str(&output::columns(&HEADER, &[1, 3, 4, 5], &rows));
+        let mut rows: Vec<Vec<String>> = newest_first(catalog).into_iter().map(|backup| row(backup, now)).collect();
+        let mut header = HEADER.to_vec();
+        let labels: Vec<String> = newest_first(catalog).into_iter().map(labels).collect();
+        // Most repositories have none, and the table is wide already.
+        if labels.iter().any(|labels| !labels.is_empty()) {
+            header.push("LABELS");
+            rows.iter_mut().zip(labels).for_each(|(row, labels)| row.push(labels));
+        }
+        text.push_str(&output::columns(&header, &[1, 3, 4, 5], &rows));
     }
     if catalogs.is_empty() {
         text.push_str("no backup yet\n");
@@ -106,6 +113,13 @@ fn row(backup: &Backup, now: Timestamp) -> Vec<String> {
         engine::backup::verdict_word(manifest.hashkv.verdict).to_owned(),
         proven(backup, now),
     ]
+}
+
+/// What was said of it: pinned, and its tags.
+fn labels(backup: &Backup) -> String {
+    let pinned = (!backup.pins.is_empty()).then(|| "pinned".to_owned());
+    let words: Vec<String> = pinned.into_iter().chain(backup.tags.iter().map(|tag| format!("#{tag}"))).collect();
+    words.join(" ")
 }
 
 /// The highest rung and its age; a failure beats every rung.

@@ -10,9 +10,11 @@ pub(crate) mod etcd;
 pub(crate) mod guard;
 pub(crate) mod init;
 pub(crate) mod key;
+pub(crate) mod label;
 pub(crate) mod lineage;
 pub(crate) mod list;
 pub(crate) mod notify;
+pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod shell;
@@ -60,6 +62,14 @@ enum Verb {
     Copy(copy::Args),
     /// Boot a real etcd from a backup, and hold what it answers against what was backed up
     Drill(Box<drill::Args>),
+    /// Remove what the policy does not keep: marked first, removed by a later run
+    Prune(prune::Args),
+    /// Keep a backup whatever the policy says
+    Pin(label::PinArgs),
+    /// Take the pins off a backup
+    Unpin(label::UnpinArgs),
+    /// Put words on a backup, or take them off
+    Tag(label::TagArgs),
     /// Make a data directory, or a snapshot file, from a backup
     Restore(restore::Args),
     /// Bring a cluster back: find out first, plan, rescue, wipe, restore, wait until all is well; stopped anywhere it goes on
@@ -105,6 +115,10 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Copy(args)) => copy::run(&global, args),
         Some(Verb::Drill(args)) => drill::run(&global, *args),
+        Some(Verb::Prune(args)) => prune::run(&global, args),
+        Some(Verb::Pin(args)) => label::pin(&global, args),
+        Some(Verb::Unpin(args)) => label::unpin(&global, args),
+        Some(Verb::Tag(args)) => label::tag(&global, args),
         Some(Verb::Restore(args)) => restore::run(&global, args),
         Some(Verb::Recover(args)) => recover::run(&global, args),
         Some(Verb::Try(args)) => try_backup::run(&global, args),

@@ -10,6 +10,7 @@ use vault::mark::{Outcome as Ending, Statement};
 use vault::repository::catalog::{Backup, MarkEntry};
 use vault::repository::{Catalog, Problem};
 use vault::restore_txt::pipeline;
+use vault::retention::{self, View};
 
 use super::list::{age, backup_json, proven};
 use super::verify::ending;
@@ -37,6 +38,8 @@ struct Shown<'a> {
     repository: String,
     catalog: &'a Catalog,
     backup: &'a Backup,
+    /// Why it stays or goes, where a configuration has a policy.
+    kept: Option<String>,
     now: Timestamp,
 }
 
@@ -50,12 +53,14 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         Which::Named(text) => engine::verify::lost(&loaded.catalog, text, &place).unwrap_or(failure),
         Which::At(_) => failure,
     })?;
+    let now = Timestamp::now();
     let shown = Shown {
         url: &place.url,
         repository: loaded.repository.id().to_string(),
         catalog: &loaded.catalog,
         backup: found.backup,
-        now: Timestamp::now(),
+        kept: kept(&resolved, &loaded.catalog, found.backup, now)?,
+        now,
     };
     match global.format() {
         Format::Table => output::print(&shown.table()),
@@ -66,6 +71,17 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         output::say(&format!("note: {words}"));
     }
     Ok(Code::Ok)
+}
+
+/// What the configured policy says of a backup.
+fn kept(resolved: &Resolved, catalog: &Catalog, backup: &Backup, now: Timestamp) -> Outcome<Option<String>> {
+    let Some((section, config)) = resolved.section.as_ref().zip(resolved.config.as_ref()) else { return Ok(None) };
+    let policy = engine::prune::policy(&config.policy(section).keep)?;
+    let decisions = retention::decide(&View::of(catalog), &policy, now).ok();
+    let verdict = decisions
+        .and_then(|decisions| decisions.of.into_iter().find(|decision| decision.id == backup.id()))
+        .map(|decision| decision.verdict);
+    Ok(verdict.map(|verdict| if verdict.is_kept() { format!("yes: {verdict}") } else { format!("NO: {verdict}") }))
 }
 
 impl Shown<'_> {
@@ -142,6 +158,7 @@ impl Shown<'_> {
         let words = |words: Vec<String>| if words.is_empty() { "none".to_owned() } else { words.join(", ") };
         lines.push(("tags", words(backup.tags.iter().map(ToString::to_string).collect())));
         lines.push(("pins", words(backup.pins.iter().map(ToString::to_string).collect())));
+        lines.extend(self.kept.iter().map(|kept| ("kept", kept.clone())));
         lines.push(("parents", words(manifest.parents.iter().map(|parent| parent.id.to_string()).collect())));
         let took = manifest.times.committed.duration_since(manifest.times.started).as_secs_f64();
         lines.push(("written", format!("{} by Lifeboat {}, after {took:.1} s", manifest.times.committed, manifest.tool.version)));

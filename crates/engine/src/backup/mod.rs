@@ -8,6 +8,7 @@ mod prove;
 mod rescue;
 mod run;
 mod stores;
+mod shrink;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,6 +72,8 @@ pub struct Request {
     pub read_back: bool,
     /// Whether the lease of the cluster is taken meanwhile.
     pub lease: lease::Mode,
+    /// The share of keys whose loss pins the backup before it (`alert.content_shrinks_by`); none: no such look.
+    pub content_shrinks_by: Option<f64>,
     /// Plan only.
     pub dry_run: bool,
     /// Where this host keeps what it remembers of the last backup.

@@ -20,7 +20,7 @@ use crate::failure::{Failure, Outcome};
 use crate::lease::Mode;
 
 pub use notify::{Address, Channel, Event, Exec, Notifier, Ntfy, Smtp, Webhook};
-pub use policy::Policy;
+pub use policy::{Policy, content_shrinks_by};
 pub use schedule::{Schedule, Timing};
 pub use sections::{Agent, Alert, Backup, Drill, Hook, Hooks, IfHookFails, Keep, Verify};
 pub use units::{bytes, duration, share, span};

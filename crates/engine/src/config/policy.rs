@@ -33,6 +33,12 @@ pub struct Policy {
     pub hooks: Hooks,
 }
 
+/// The share of keys whose loss from one backup to the next pins the earlier one, where no configuration says another.
+#[must_use]
+pub fn content_shrinks_by() -> f64 {
+    SHRINKS_BY
+}
+
 impl Config {
     /// What holds for a cluster of this configuration.
     #[must_use]

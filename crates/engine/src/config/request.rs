@@ -156,6 +156,7 @@ impl Config {
             gentle: false,
             read_back: false,
             lease: cluster.lease.or(self.defaults.lease).unwrap_or_default(),
+            content_shrinks_by: Some(policy.content_shrinks_by()),
             dry_run: false,
             cache: cache::default_directory(),
         })
