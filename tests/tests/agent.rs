@@ -47,7 +47,8 @@ struct Agent {
 
 impl Agent {
     fn start(job: &Job) -> Self {
-        let mut running = job.lifeboat.cmd(["agent", "--config"]).arg(job.dir().join("lifeboat.yaml")).timeout(Duration::from_secs(400)).start();
+        let mut running =
+            job.lifeboat.cmd(["agent", "--config"]).arg(job.dir().join("lifeboat.yaml")).timeout(Duration::from_secs(400)).start();
         running.wait_for("at once", LIMIT);
         let said = running.stderr();
         let port = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
@@ -89,7 +90,8 @@ impl Agent {
 }
 
 fn backups(job: &Job, cluster: &str) -> usize {
-    let listed = job.lifeboat.cmd(["list", "-o", "json", "--config"]).arg(job.dir().join("lifeboat.yaml")).args(["--cluster", cluster]).run().ok();
+    let listed =
+        job.lifeboat.cmd(["list", "-o", "json", "--config"]).arg(job.dir().join("lifeboat.yaml")).args(["--cluster", cluster]).run().ok();
     listed.json()["clusters"][0]["backups"].as_array().map_or(0, Vec::len)
 }
 
@@ -101,11 +103,18 @@ fn status(job: &Job, code: i32) -> serde_json::Value {
 fn it_backs_up_verifies_tells_and_another_agent_goes_on_where_it_was() {
     let Some(etcd) = single("goes on") else { return };
     let job = Job::new();
-    configure(&job, "  backup: {every: 6h}\n  verify: {every: 1d, rung: read}", &cluster(CLUSTER, &etcd, ""));
+    let binary = etcd.version().etcd();
+    let drill = format!("  drill: {{every: 30d, identity_file: \"{}\", etcd: \"{}\"}}", job.identity().display(), binary.display());
+    configure(
+        &job,
+        &format!("  backup: {{every: 6h}}\n  verify: {{every: 1d, rung: read}}\n  keep: {{last: 3}}\n{drill}"),
+        &cluster(CLUSTER, &etcd, ""),
+    );
     let never = status(&job, 23);
     assert_eq!((&never["state"], &never["clusters"][0]["backups"]), (&"never-ran".into(), &0.into()));
     let mut agent = Agent::start(&job);
     agent.wait("a verified backup", |agent| agent.metric("lifeboat_last_proof_timestamp_seconds{cluster=\"prod\"}").is_some());
+    agent.wait("a drill", |agent| agent.metric("lifeboat_last_drill_success{cluster=\"prod\"}") == Some(1.0));
     assert_eq!(agent.get("/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(agent.get("/readyz"), (200, "ready\n".to_owned()));
     assert_eq!(agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}"), Some(1.0));
@@ -119,7 +128,7 @@ fn it_backs_up_verifies_tells_and_another_agent_goes_on_where_it_was() {
     let page: serde_json::Value = serde_json::from_str(&agent.get("/status").1).unwrap();
     let told = status(&job, 0);
     assert_eq!(page["clusters"][0]["newest"]["id"], told["clusters"][0]["newest"]["id"], "the page and the verb tell the same");
-    assert_eq!((&told["clusters"][0]["newest"]["proven"], &told["schema"]), (&"read".into(), &"lifeboat.status/1".into()));
+    assert_eq!((&told["clusters"][0]["newest"]["proven"], &told["schema"]), (&"booted".into(), &"lifeboat.status/1".into()));
     drop(agent.end());
 
     // Nothing but the repository is left of the first one.
@@ -145,7 +154,9 @@ fn what_fails_is_told_tried_again_and_over_when_it_is_over() {
     let (code, why) = agent.get("/readyz");
     assert!(code == 503 && why.contains("prod: stale"), "{code} {why}");
     agent.wait("a failure", |agent| agent.metric("lifeboat_backups_failed_total{cluster=\"prod\"}").is_some_and(|failed| failed >= 1.0));
-    agent.wait("it is on record", |_| job.lifeboat.cmd(["status", "-o", "json", "--config"]).arg(job.dir().join("lifeboat.yaml")).run().out().contains("\"exit\":30"));
+    agent.wait("it is on record", |_| {
+        job.lifeboat.cmd(["status", "-o", "json", "--config"]).arg(job.dir().join("lifeboat.yaml")).run().out().contains("\"exit\":30")
+    });
     let stale = status(&job, 22);
     assert!(stale["clusters"][0]["failed"]["detail"].as_str().unwrap().contains("does not answer"), "{stale}");
     etcd.restart_member(0);
@@ -182,8 +193,12 @@ fn a_broken_cluster_and_a_broken_store_stop_nobody() {
     );
     configure(&job, "  backup: {every: 6h}", &clusters);
     let mut agent = Agent::start(&job);
-    agent.wait("the good one is protected", |agent| agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}") == Some(1.0));
-    agent.wait("the one without etcd fails", |agent| agent.metric("lifeboat_backups_failed_total{cluster=\"gone\"}").is_some_and(|failed| failed >= 1.0));
+    agent.wait("the good one is protected", |agent| {
+        agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}") == Some(1.0)
+    });
+    agent.wait("the one without etcd fails", |agent| {
+        agent.metric("lifeboat_backups_failed_total{cluster=\"gone\"}").is_some_and(|failed| failed >= 1.0)
+    });
     agent.wait("the one without a store fails", |agent| {
         agent.metric("lifeboat_backups_failed_total{cluster=\"unstored\"}").is_some_and(|failed| failed >= 1.0)
     });

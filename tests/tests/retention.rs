@@ -177,7 +177,13 @@ fn a_backup_goes_in_two_runs_and_nothing_else_goes() {
     let before = bench.files();
     let planned = bench.prune(&["--keep-tag", "keep-me", "--dry-run", "-o", "json"]).run().ok().json();
     assert!(bench.files() == before);
-    let due: Vec<&str> = planned["backups"].as_array().unwrap().iter().filter(|backup| backup["action"] == "remove").map(|backup| backup["id"].as_str().unwrap()).collect();
+    let due: Vec<&str> = planned["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|backup| backup["action"] == "remove")
+        .map(|backup| backup["id"].as_str().unwrap())
+        .collect();
     assert_eq!(due, bench.ids[3..8]);
     drop(bench.prune(&["--keep-tag", "keep-me"]).run().exit(2));
     assert!(bench.files() == before);

@@ -190,6 +190,9 @@ impl Page {
             }),
             self.counter("lifeboat_backups_succeeded", "Tries of this agent that committed a backup", |known| known.succeeded),
             self.counter("lifeboat_backups_failed", "Tries of this agent that did not", |known| known.failed),
+            self.counter("lifeboat_retention_deleted", "Backups that this agent removed by the policy, on all stores", |known| {
+                known.pruned
+            }),
             self.counter("lifeboat_store_errors", "Times the store did not answer or refused", |known| known.store_errors),
             self.counter("lifeboat_source_errors", "Times etcd or Talos could not be reached", |known| known.source_errors),
             self.gauge("lifeboat_busy", "1 while something is done for the cluster", |known| {

@@ -33,6 +33,8 @@ pub struct Cluster {
     pub succeeded: u64,
     /// Tries that did not.
     pub failed: u64,
+    /// Backups that this agent removed by the policy, on all stores together.
+    pub pruned: u64,
     /// Times the store did not answer or refused.
     pub store_errors: u64,
     /// Times etcd or Talos could not be reached.

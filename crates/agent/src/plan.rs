@@ -17,6 +17,8 @@ pub enum Job {
     Backup,
     /// A verification of the newest backup.
     Verify,
+    /// A drill of the backup that was drilled least recently.
+    Drill,
 }
 
 impl Job {
@@ -26,6 +28,7 @@ impl Job {
         match self {
             Self::Backup => "backup",
             Self::Verify => "verify",
+            Self::Drill => "drill",
         }
     }
 }
@@ -37,6 +40,8 @@ pub struct Memory {
     pub last_backup: Option<Timestamp>,
     /// When backups were verified last, whatever came of it.
     pub last_verify: Option<Timestamp>,
+    /// When a drill was run last, whatever came of it.
+    pub last_drill: Option<Timestamp>,
     /// Tries of the backup that is due that failed.
     pub failing: Option<Failing>,
     /// Somebody else is at it; until then there is nothing to do.
@@ -79,7 +84,9 @@ pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> 
     // Without a backup there is nothing to look at.
     let verify = policy.verify.as_ref().and_then(|verify| verify.timing().schedule().ok().flatten());
     let verify = verify.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Verify, schedule.due(memory.last_verify, now)));
-    [backup, verify].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
+    let drill = policy.drill.as_ref().and_then(|drill| drill.timing().schedule().ok().flatten());
+    let drill = drill.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Drill, schedule.due(memory.last_drill, now)));
+    [backup, verify, drill].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
 }
 
 /// Whether a try failed, and all its retries.

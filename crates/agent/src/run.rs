@@ -33,6 +33,8 @@ pub struct Options {
     pub path: PathBuf,
     /// What it said at the start.
     pub config: Config,
+    /// A command that runs the command after it and ends it with this process, for drills; empty for none.
+    pub tie: Vec<std::ffi::OsString>,
 }
 
 /// The signals that mean something to it.
@@ -72,7 +74,7 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let (stop, stopping) = watch::channel(false);
     let (change, changes) = watch::channel(Arc::new(options.config.clone()));
     let parallel = options.config.agent.as_ref().and_then(|agent| agent.parallel).unwrap_or(PARALLEL);
-    let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say) };
+    let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say), tie: options.tie.clone() };
     let telling = tokio::spawn(tell::tell(Arc::clone(&shared.observed), changes.clone(), Arc::clone(&say)));
     let mut pairs = BTreeMap::new();
     begin_new(&mut pairs, &options.config, &changes, &shared);

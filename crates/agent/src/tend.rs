@@ -1,5 +1,6 @@
 //! One cluster's work: backups and verifications as its schedule says, one at a time.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use engine::config::{self, Config, Event, Policy};
 use engine::lease::{Holder, Mode};
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
-use engine::{Code, Failure, Outcome, backup, place, record, verify};
+use engine::{Code, Failure, Outcome, backup, drill, exclusion, place, prune, record, verify};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     /// Set when the agent ends: nothing new begins.
     pub(crate) stopping: Receiver<bool>,
     pub(crate) say: Say,
+    /// A command that runs the command after it and ends it with this process; empty for none.
+    pub(crate) tie: Vec<OsString>,
 }
 
 /// Tells what a run tells, with the cluster's name before it.
@@ -125,6 +128,7 @@ impl Tended {
         match job {
             Job::Backup => self.back_up().await,
             Job::Verify => self.verify().await,
+            Job::Drill => self.drill().await,
         }
         self.shared.observed.of(self.name.as_str(), |known| known.doing = None);
         Duration::ZERO
@@ -145,7 +149,9 @@ impl Tended {
         let standing = match &read {
             Ok(Some(catalog)) => {
                 self.memory.last_backup = status::last_moment(catalog);
-                self.memory.last_verify = self.memory.last_verify.max(last_verify(catalog));
+                let (verify, drill) = last_checks(catalog);
+                self.memory.last_verify = self.memory.last_verify.max(verify);
+                self.memory.last_drill = self.memory.last_drill.max(drill);
                 status::judge(catalog, &self.policy, now)
             }
             Ok(None) => Standing { next: Some(now), ..Standing::empty(self.name.clone()) },
@@ -245,6 +251,9 @@ impl Tended {
         let has_given_up = plan::has_given_up(&self.policy, &self.memory);
         self.shared.observed.of(self.name.as_str(), |known| known.has_given_up = has_given_up);
         self.record(run).await;
+        if outcome.is_ok() {
+            self.prune().await;
+        }
         let taken = self.memory.last_backup;
         self.look().await;
         // A store that does not answer right behind a backup must not bring a second one.
@@ -308,6 +317,70 @@ impl Tended {
         }
     }
 
+    /// Removes what the policy does not keep, on every store by itself. That the configuration says what is kept is the consent; without it nothing goes.
+    async fn prune(&self) {
+        let Some(cluster) = self.config.clusters.get(self.name.as_str()) else { return };
+        if cluster.keep.is_none() && self.config.defaults.keep.is_none() {
+            return;
+        }
+        for (store, _) in &self.policy.stores {
+            match self.pruned(store).await {
+                Ok(report) => {
+                    if let Some(hold) = &report.plan.hold {
+                        self.say(&format!("nothing is pruned at '{store}': {hold}"));
+                    }
+                    let (told, removed) = (report.tombstones.len(), report.removed.len());
+                    if told + removed > 0 {
+                        self.say(&format!("pruned at '{store}': {removed} backups removed, {told} told that they are due"));
+                    }
+                    self.shared.observed.of(self.name.as_str(), |known| known.pruned += removed as u64);
+                    if let Some(failure) = report.failure() {
+                        self.say(&format!("pruning at '{store}' did not end well: {}", failure.what));
+                    }
+                }
+                Err(failure) => self.say(&format!("nothing is pruned at '{store}': {}", failure.what)),
+            }
+        }
+    }
+
+    async fn pruned(&self, store: &str) -> Outcome<prune::Report> {
+        let store = self.config.stores.get(store).ok_or_else(|| Failure::failed("the store is no longer configured"))?;
+        let request = prune::Request {
+            place: self.config.place(store),
+            cluster: Some(self.name.clone()),
+            policy: prune::policy(&self.policy.keep)?,
+            signing_key: self.config.keys.signing_file.clone(),
+            state: exclusion::state_directory(),
+            dry_run: false,
+        };
+        let prepared = prune::prepare(&request, Timestamp::now()).await?;
+        if prepared.plan.is_empty() {
+            return Ok(prune::Report::of_nothing(prepared.plan));
+        }
+        let holder = Holder::default();
+        prune::execute(&prepared, &holder, Mode::Yield, self.teller().as_ref()).await
+    }
+
+    async fn drill(&mut self) {
+        let began = Timestamp::now();
+        self.begin(Job::Drill, began);
+        let Some(cluster) = self.config.clusters.get(self.name.as_str()) else { return };
+        let outcome = match self.config.drill_request(&self.name, cluster, &self.shared.tie).await {
+            Ok(request) => drill::run(request, self.teller()).await,
+            Err(failure) => Err(failure),
+        };
+        self.memory.last_drill = Some(began);
+        match outcome.map(|report| report.failure()) {
+            Ok(None) => self.say("drill: passed"),
+            Ok(Some(failure)) | Err(failure) => {
+                self.shared.observed.of(self.name.as_str(), |known| known.count(&failure));
+                let cause = failure.cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+                self.say(&format!("the drill did not pass: {}{cause}", failure.what));
+            }
+        }
+        self.look().await;
+    }
+
     async fn verify(&mut self) {
         let began = Timestamp::now();
         self.begin(Job::Verify, began);
@@ -329,13 +402,17 @@ impl Tended {
     }
 }
 
-/// When a backup was verified last, whatever came of it.
-fn last_verify(catalog: &Catalog) -> Option<Timestamp> {
-    let of_verify = |statement: &Statement| match statement {
-        Statement::Verify(_, data) => Some(data.at),
-        _ => None,
-    };
-    catalog.marks.iter().filter(|entry| entry.counts).filter_map(|entry| of_verify(&entry.mark.statement)).max()
+/// When a backup was verified last, and when one was drilled last, whatever came of it.
+fn last_checks(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>) {
+    let (mut verify, mut drill) = (None, None);
+    for entry in catalog.marks.iter().filter(|entry| entry.counts) {
+        match &entry.mark.statement {
+            Statement::Verify(_, data) => verify = verify.max(Some(data.at)),
+            Statement::Drill(_, data) => drill = drill.max(Some(data.at)),
+            _ => {}
+        }
+    }
+    (verify, drill)
 }
 
 /// How long work under way may go on when the agent ends.

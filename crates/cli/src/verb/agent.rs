@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agent::run::Options;
 use engine::{Code, Failure, Outcome};
 
+use super::try_backup;
 use crate::args::GlobalArgs;
 use crate::{output, resolve};
 
@@ -27,7 +28,7 @@ pub(crate) fn run(global: &GlobalArgs, _: &Args) -> Outcome<Code> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("the runtime cannot be started: {error}")))?;
-    let ended = runtime.block_on(agent::run::run(Options { path, config }, Arc::new(output::say)));
+    let ended = runtime.block_on(agent::run::run(Options { path, config, tie: try_backup::tie() }, Arc::new(output::say)));
     // Threads that still hold a blocking call must not keep an agent alive that was told to end.
     runtime.shutdown_background();
     ended.map(|()| Code::Ok)

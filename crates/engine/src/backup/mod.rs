@@ -7,8 +7,8 @@ mod parts;
 mod prove;
 mod rescue;
 mod run;
-mod stores;
 mod shrink;
+mod stores;
 
 use std::path::PathBuf;
 use std::time::Duration;

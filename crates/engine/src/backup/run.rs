@@ -112,7 +112,17 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let plan = planned(&source, &choices);
     if request.dry_run {
         let (place, stores) = (request.place.clone(), stores.report());
-        return Ok(Report { code: Code::Ok, place, cluster, committed: Vec::new(), plan, stores, warnings: Vec::new(), next: None, last_run_was_fine });
+        return Ok(Report {
+            code: Code::Ok,
+            place,
+            cluster,
+            committed: Vec::new(),
+            plan,
+            stores,
+            warnings: Vec::new(),
+            next: None,
+            last_run_was_fine,
+        });
     }
     if let Some(word) = holder.take(&stores.deciding(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));
@@ -134,7 +144,17 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     };
     let next = remarks.iter().find_map(|remark| remark.next.clone());
     let warnings = remarks.into_iter().map(|remark| remark.text).collect();
-    Ok(Report { code, place: stores.holder().options.clone(), cluster, committed, plan, stores: stores.report(), warnings, next, last_run_was_fine })
+    Ok(Report {
+        code,
+        place: stores.holder().options.clone(),
+        cluster,
+        committed,
+        plan,
+        stores: stores.report(),
+        warnings,
+        next,
+        last_run_was_fine,
+    })
 }
 
 fn say_source(source: &Source, progress: &dyn Progress) {

@@ -16,7 +16,7 @@ use crate::place::PlaceOptions;
 use crate::source::SourceOptions;
 use crate::spool::SpoolOptions;
 use crate::talos::{self, TalosOptions};
-use crate::{backup, cache, stores, verify};
+use crate::{backup, cache, drill, stores, verify};
 
 impl Cluster {
     /// The way to it. `variable` is the environment, in which a talosconfig may be named.
@@ -162,7 +162,39 @@ impl Config {
         })
     }
 
-    /// A verification of every backup of one cluster as the configuration has it.
+    /// A run of drills of one cluster as the configuration has it. `tie` is as in [`drill::Request`].
+    ///
+    /// # Errors
+    /// As [`Config::readable_place`].
+    pub async fn drill_request(&self, name: &ClusterName, cluster: &Cluster, tie: &[OsString]) -> Outcome<drill::Request> {
+        let policy = self.policy(cluster);
+        let section = policy.drill.clone().unwrap_or_default();
+        let identity =
+            section.identity_file.clone().or_else(|| self.keys.identity_file.clone().filter(|_| section.identity_command.is_empty()));
+        let spool = self.spool_options()?;
+        let directory = spool.directory.clone();
+        Ok(drill::Request {
+            place: self.readable_place(&policy).await?,
+            cluster: Some(name.clone()),
+            which: Vec::new(),
+            all: false,
+            budget: section.budget.as_deref().map(duration).transpose()?,
+            opening: Opening { identities: identity.into_iter().collect(), ..Opening::default() },
+            identity_command: section.identity_command,
+            etcd: section.etcd,
+            search: std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default(),
+            canaries: section.canary,
+            credentials: None,
+            signing_key: self.keys.signing_file.clone(),
+            directory_named: directory.is_some(),
+            directory: directory.unwrap_or_else(crate::spool::default_directory),
+            spool,
+            tie: tie.to_vec(),
+            dry_run: false,
+        })
+    }
+
+    /// A verification of the newest backup of one cluster as the configuration has it.
     ///
     /// # Errors
     /// As [`Config::readable_place`].

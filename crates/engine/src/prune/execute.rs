@@ -70,6 +70,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of a plan in which there is nothing to do.
+    #[must_use]
+    pub fn of_nothing(plan: Plan) -> Self {
+        Self {
+            plan,
+            tombstones: Vec::new(),
+            removed: Vec::new(),
+            strays: Vec::new(),
+            marks: Vec::new(),
+            spared: Vec::new(),
+            refused: Vec::new(),
+            error: None,
+        }
+    }
+
     /// Why the run does not end well; none when everything planned was done, or rightly left.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {

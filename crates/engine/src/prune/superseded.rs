@@ -35,7 +35,7 @@ pub(super) fn superseded(catalog: &Catalog, now: Timestamp) -> Vec<MarkId> {
         let old: Vec<MarkId> = entries
             .iter()
             .copied()
-            .filter(|entry| is_old(&entry))
+            .filter(|entry| is_old(entry))
             .filter(|entry| matches!(entry.mark.statement, Statement::Verify(..)))
             .map(|entry| entry.mark.id)
             .collect();
