@@ -113,7 +113,7 @@ pub struct Binding<'a> {
     /// The cluster.
     pub cluster: &'a ClusterName,
     /// The backup id or mark id.
-    pub id: &'a dyn fmt::Display,
+    pub id: &'a (dyn fmt::Display + Sync),
     /// What it is.
     pub role: Role,
 }

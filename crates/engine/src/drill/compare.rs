@@ -262,7 +262,8 @@ mod tests {
 
     #[test]
     fn each_difference_fails_and_is_named() {
-        let cases: [(&str, fn(&mut Stated, &mut Answered)); 11] = [
+        type Change = fn(&mut Stated, &mut Answered);
+        let cases: [(&str, Change); 11] = [
             ("live-hashkv", |_, answered| answered.hashes[0].hash = 8),
             ("revision", |_, answered| answered.revision = Ok(29)),
             ("revision", |_, answered| answered.revision = Ok(31)),

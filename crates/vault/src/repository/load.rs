@@ -118,7 +118,7 @@ impl Loader<'_> {
         }
     }
 
-    fn judge(&mut self, key: &str, bytes: &[u8], id: &dyn fmt::Display, role: Role) -> Status {
+    fn judge(&mut self, key: &str, bytes: &[u8], id: &(dyn fmt::Display + Sync), role: Role) -> Status {
         let signature_key = format!("{key}.minisig");
         let unreadable = matches!(self.fetched.get(&signature_key), Some(Fetched::Corrupt(_)));
         let signature = self.take(&signature_key);
