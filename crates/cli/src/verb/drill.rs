@@ -137,12 +137,14 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let spool = resolved.spool(&args.spool)?;
     let directory_named = args.directory.is_some() || spool.directory.is_some();
     let directory = args.directory.or_else(|| spool.directory.clone()).unwrap_or_else(engine::spool::default_directory);
+    // What is configured limits the drills that nobody asked for one by one.
+    let configured_budget = drill.budget.filter(|_| args.which.is_empty() && !args.all);
     Ok(Request {
         place: resolved.place(&args.repository)?,
         cluster: resolved.cluster.clone(),
         which: args.which,
         all: args.all,
-        budget: args.budget.or(drill.budget).as_deref().map(config::duration).transpose()?,
+        budget: args.budget.or(configured_budget).as_deref().map(config::duration).transpose()?,
         opening,
         identity_command,
         etcd: args.etcd.or(drill.etcd),
