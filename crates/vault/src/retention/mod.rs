@@ -4,7 +4,7 @@
 //!
 //! The counting rules and `within` are those of `restic forget`, in UTC, held against the real one by a test: newest first; each rule takes the newest of
 //! each of its buckets until its places are full; a bucket without a backup takes no place; while a rule has places left, the oldest backup of all is kept
-//! too; `within` goes back from the newest backup, not from now.
+//! too (newer releases of restic; 0.14 does not); `within` goes back from the newest backup, not from now.
 //!
 //! # Which backups have places
 //!
