@@ -183,7 +183,9 @@ fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
 /// What is kept, by the configuration alone.
 fn policy(global: &GlobalArgs, args: &Args) -> Outcome<vault::retention::Policy> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
-    engine::prune::policy(&super::prune::keep(&resolved, &super::prune::KeepArgs::default())?)
+    let keep = super::prune::keep(&resolved, &super::prune::KeepArgs::default());
+    // The flags that would say it are those of `prune`.
+    engine::prune::policy(&keep.map_err(|failure| failure.again_without("--prune"))?)
 }
 
 fn prune_request(request: &Request, policy: vault::retention::Policy) -> engine::prune::Request {
