@@ -188,7 +188,7 @@ fn a_backup_reaches_every_store_and_one_that_is_down_is_caught_up() {
     bench.offsite.as_ref().unwrap().0.misbehave_at_random(1, 100, &["PUT", "POST"], &[Misdeed::InternalError]);
     let before = bench.listed("main");
     let refused = bench.backup().exit(31);
-    assert!(refused.err().contains("next:"), "{refused}");
+    assert!(refused.err().contains("\"next\":\"lifeboat backup"), "{refused}");
     assert_eq!(bench.listed("main"), before);
 }
 
