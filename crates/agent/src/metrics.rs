@@ -288,6 +288,7 @@ mod tests {
         let observed = Arc::new(Observed::default());
         let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
         let failure = Failure::new(Code::StoreUnreachable, "the store does not answer");
+        observed.begin("prod");
         observed.of("prod", |known| {
             known.standing = Some(Standing::unknown("prod".parse().unwrap(), &failure));
             known.count(&failure);

@@ -75,9 +75,16 @@ impl Observed {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known of one cluster.
+    /// Begins to know a cluster, if it is not known yet.
+    pub fn begin(&self, cluster: &str) {
+        self.all().entry(cluster.to_owned()).or_default();
+    }
+
+    /// Changes what is known of one cluster. Of one that was forgotten nothing is known any more, whoever still works on it.
     pub fn of(&self, cluster: &str, change: impl FnOnce(&mut Cluster)) {
-        change(self.all().entry(cluster.to_owned()).or_default());
+        if let Some(known) = self.all().get_mut(cluster) {
+            change(known);
+        }
     }
 
     /// Forgets a cluster that is no longer configured.

@@ -89,11 +89,13 @@ pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> 
     [backup, verify, drill].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
 }
 
-/// Whether a try failed, and all its retries.
+/// Whether a backup that is due failed, and all its retries.
 #[must_use]
-pub fn has_given_up(policy: &Policy, memory: &Memory) -> bool {
+pub fn has_given_up(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> bool {
     let Ok(schedule) = policy.schedule() else { return false };
-    memory.failing.is_some_and(|row| !is_tried_again(policy, &schedule, row))
+    let of_schedule = Memory { failing: None, busy_until: None, ..memory.clone() };
+    let is_due = backup_due(cluster, policy, &schedule, &of_schedule, now) <= now;
+    is_due && memory.failing.is_some_and(|row| !is_tried_again(policy, &schedule, row))
 }
 
 /// Whether the next try is still within the window.
@@ -219,6 +221,18 @@ mod tests {
         let tried = simulate(&policy, at("2026-11-22T00:15:00Z"), at("2026-11-22T06:00:00Z"), |moment| (from..to).contains(&moment));
         let after = tried.iter().find(|moment| **moment >= to).unwrap();
         assert!(after.duration_since(to).as_secs() <= 16 * 60, "{after}");
+    }
+
+    #[test]
+    fn a_try_that_failed_before_the_repository_could_be_read_brings_no_second_backup() {
+        let policy = policy("backup: {every: 6h, retry_window: 1h}");
+        let now = at("2026-11-22T12:00:00Z");
+        let mut memory = Memory::default();
+        memory.failed(at("2026-11-22T10:00:00Z"), at("2026-11-22T10:01:00Z"), Duration::from_secs(3_600));
+        assert!(has_given_up("prod", &policy, &Memory { failing: Some(Failing { tries: 9, last: at("2026-11-22T11:00:00Z"), ..memory.failing.unwrap() }), ..Memory::default() }, now));
+        memory.last_backup = Some(at("2026-11-22T08:00:00Z"));
+        assert_eq!(next("prod", &policy, &memory, now), Some((Job::Backup, at("2026-11-22T14:00:00Z"))));
+        assert!(!has_given_up("prod", &policy, &memory, now));
     }
 
     #[test]

@@ -83,7 +83,11 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let mut heart = interval(sd_notify::watchdog_enabled().map_or(HEARTBEAT, |limit| limit / 3));
     loop {
         tokio::select! {
-            _ = heart.tick() => tell_manager(&[NotifyState::Watchdog]),
+            _ = heart.tick() => {
+                tell_manager(&[NotifyState::Watchdog]);
+                let config = Arc::clone(&change.borrow());
+                begin_new(&mut pairs, &config, &changes, &shared);
+            }
             _ = signals.hang_up.recv() => reload(&options, &change, &changes, &mut pairs, &shared),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
@@ -122,15 +126,24 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }
 
+/// Begins with every cluster that is not tended: the new ones, and those whose task ended although nobody told it to.
 fn begin_new(pairs: &mut BTreeMap<String, Pair>, config: &Config, changes: &watch::Receiver<Arc<Config>>, shared: &Shared) {
     for name in config.clusters.keys() {
-        // One that was taken out and put in again has ended, or is about to.
-        if pairs.get(name).is_some_and(|pair| !pair.tended.is_finished()) {
+        shared.observed.begin(name);
+        // One that was taken out and put in again while it worked goes on: two at once would not know of each other.
+        if pairs.get(name).is_some_and(|pair| !pair.tended.is_finished() && !pair.watched.is_finished()) {
             continue;
+        }
+        if let Some(ended) = pairs.remove(name) {
+            if !ended.tended.is_finished() {
+                let watched = tokio::spawn(members::watch(name.clone(), changes.clone(), Arc::clone(&shared.observed)));
+                pairs.insert(name.clone(), Pair { watched, ..ended });
+                continue;
+            }
+            ended.watched.abort();
         }
         // A configuration that was checked has no other names.
         let Ok(cluster) = name.parse::<ClusterName>() else { continue };
-        shared.observed.of(name, |_| ());
         let tended = tokio::spawn(tend(cluster, changes.clone(), shared.clone()));
         let watched = tokio::spawn(members::watch(name.clone(), changes.clone(), Arc::clone(&shared.observed)));
         pairs.insert(name.clone(), Pair { tended, watched });
@@ -154,13 +167,15 @@ fn reload(
             let gone: Vec<String> = pairs.keys().filter(|name| !config.clusters.contains_key(*name)).cloned().collect();
             change.send_replace(Arc::new(config.clone()));
             for name in gone {
-                // What is under way is finished; the pair ends by itself.
-                pairs.remove(&name);
+                // What is under way is finished, and then the pair ends by itself. Until then it is remembered.
+                if pairs.get(&name).is_some_and(|pair| pair.tended.is_finished()) {
+                    pairs.remove(&name);
+                }
                 shared.observed.forget(&name);
                 (shared.say)(&format!("{name}: no longer configured"));
             }
             begin_new(pairs, &config, changes, shared);
-            (shared.say)(&format!("agent: the configuration was read again; {} clusters", pairs.len()));
+            (shared.say)(&format!("agent: the configuration was read again; {} clusters", config.clusters.len()));
         }
         Err(failure) => {
             let cause = failure.cause.map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -33,6 +33,8 @@ const READ_AGAIN: Duration = Duration::from_secs(60);
 const READ_WITHIN: Duration = Duration::from_secs(300);
 /// How long somebody else who backs the cluster up is waited for before it is looked whether he did.
 const WAIT_FOR_OTHERS: SignedDuration = SignedDuration::from_secs(20);
+/// How long one piece of work may take: a backup of 8 GiB takes minutes.
+const JOB_WITHIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long writing down what a run came to may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
 
@@ -111,7 +113,8 @@ impl Tended {
         }
         let now = Timestamp::now();
         let next = plan::next(self.name.as_str(), &self.policy, &self.memory, now);
-        self.shared.observed.of(self.name.as_str(), |known| known.next = next);
+        let has_given_up = plan::has_given_up(self.name.as_str(), &self.policy, &self.memory, now);
+        self.shared.observed.of(self.name.as_str(), |known| (known.next, known.has_given_up) = (next, has_given_up));
         self.judge_age(now);
         let Some((job, at)) = next else { return TICK };
         if at > now {
@@ -125,13 +128,39 @@ impl Tended {
         };
         // It is never closed; were it, everybody would have a turn.
         let _turn = turn.ok();
-        match job {
-            Job::Backup => self.back_up().await,
-            Job::Verify => self.verify().await,
-            Job::Drill => self.drill().await,
+        let work = async {
+            match job {
+                Job::Backup => self.back_up().await,
+                Job::Verify => self.verify().await,
+                Job::Drill => self.drill().await,
+            }
+        };
+        // Whatever hangs must not hold a turn for ever that others wait for.
+        if timeout(JOB_WITHIN, work).await.is_err() {
+            self.gave_out(job, now);
         }
         self.shared.observed.of(self.name.as_str(), |known| known.doing = None);
         Duration::ZERO
+    }
+
+    /// A piece of work hung, and was dropped.
+    fn gave_out(&mut self, job: Job, began: Timestamp) {
+        let failure = Failure::failed(format!("{} was not done within {} h and was given up", job.word(), JOB_WITHIN.as_secs() / 3_600));
+        self.say(&failure.what);
+        let now = Timestamp::now();
+        match job {
+            Job::Backup => {
+                let window = self.policy.schedule().map(|schedule| self.policy.retry_window(&schedule, began)).unwrap_or_default();
+                self.memory.failed(began, now, window);
+                let attempt = Attempt { at: began, took: JOB_WITHIN, code: failure.code, failure: Some(failure.what) };
+                self.shared.observed.of(self.name.as_str(), |known| {
+                    known.attempt = Some(attempt);
+                    known.failed += 1;
+                });
+            }
+            Job::Verify => self.memory.last_verify = Some(now),
+            Job::Drill => self.memory.last_drill = Some(now),
+        }
     }
 
     fn say(&self, line: &str) {
@@ -248,8 +277,6 @@ impl Tended {
                 self.memory.failed(began, Timestamp::now(), window);
             }
         }
-        let has_given_up = plan::has_given_up(&self.policy, &self.memory);
-        self.shared.observed.of(self.name.as_str(), |known| known.has_given_up = has_given_up);
         self.record(run).await;
         if outcome.is_ok() {
             self.prune().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use vault::backup_id::BackupId;
-use vault::manifest::HashKvVerdict;
+use vault::manifest::{HashKvVerdict, Source};
 use vault::mark::{Outcome as Ending, RunResult, Statement};
 use vault::name::ClusterName;
 use vault::repository::Catalog;
@@ -190,7 +190,7 @@ pub fn late_at(schedule: &Schedule, policy: &Policy, moment: Timestamp) -> Optio
 #[must_use]
 pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
     let schedule = policy.schedule().ok();
-    let newest = catalog.eligible().into_iter().max_by_key(|backup| backup.manifest.moment());
+    let newest = catalog.eligible().into_iter().filter(|backup| is_taken(backup)).max_by_key(|backup| backup.manifest.moment());
     let moment = newest.map(|backup| backup.manifest.moment());
     let late = schedule.as_ref().zip(moment).and_then(|(schedule, moment)| late_at(schedule, policy, moment.min(now)));
     let failed = failed(catalog);
@@ -224,9 +224,12 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
 /// When a backup of the running cluster was taken last, good or not: what the next one is counted from.
 #[must_use]
 pub fn last_moment(catalog: &Catalog) -> Option<Timestamp> {
-    use vault::manifest::Source;
-    let taken = catalog.backups.iter().filter(|backup| matches!(backup.manifest.source, Source::Direct | Source::Talos));
-    taken.map(|backup| backup.manifest.moment()).max()
+    catalog.backups.iter().filter(|backup| is_taken(backup)).map(|backup| backup.manifest.moment()).max()
+}
+
+/// Whether it was taken of the running cluster: a file that was brought in says nothing of how it is now.
+fn is_taken(backup: &Backup) -> bool {
+    matches!(backup.manifest.source, Source::Direct | Source::Talos)
 }
 
 fn described(backup: &Backup) -> Newest {
@@ -248,7 +251,7 @@ fn described(backup: &Backup) -> Newest {
 /// The run that failed last, unless a backup was committed since, by whomever.
 fn failed(catalog: &Catalog) -> Option<FailedRun> {
     let run = record::last(catalog).filter(|run| run.result == RunResult::Failed)?;
-    let is_over = catalog.backups.iter().any(|backup| backup.manifest.times.committed > run.at);
+    let is_over = catalog.backups.iter().any(|backup| is_taken(backup) && backup.manifest.times.committed > run.at);
     (!is_over).then(|| FailedRun { since: run.at, exit: run.exit, detail: run.detail.clone() })
 }
 

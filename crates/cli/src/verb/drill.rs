@@ -140,7 +140,7 @@ fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     // What is configured limits the drills that nobody asked for one by one.
     let configured_budget = drill.budget.filter(|_| args.which.is_empty() && !args.all);
     Ok(Request {
-        place: resolved.place(&args.repository)?,
+        place: resolved.place_to_read(global, &args.repository)?,
         cluster: resolved.cluster.clone(),
         which: args.which,
         all: args.all,
