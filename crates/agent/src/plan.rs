@@ -229,7 +229,15 @@ mod tests {
         let now = at("2026-11-22T12:00:00Z");
         let mut memory = Memory::default();
         memory.failed(at("2026-11-22T10:00:00Z"), at("2026-11-22T10:01:00Z"), Duration::from_secs(3_600));
-        assert!(has_given_up("prod", &policy, &Memory { failing: Some(Failing { tries: 9, last: at("2026-11-22T11:00:00Z"), ..memory.failing.unwrap() }), ..Memory::default() }, now));
+        assert!(has_given_up(
+            "prod",
+            &policy,
+            &Memory {
+                failing: Some(Failing { tries: 9, last: at("2026-11-22T11:00:00Z"), ..memory.failing.unwrap() }),
+                ..Memory::default()
+            },
+            now
+        ));
         memory.last_backup = Some(at("2026-11-22T08:00:00Z"));
         assert_eq!(next("prod", &policy, &memory, now), Some((Job::Backup, at("2026-11-22T14:00:00Z"))));
         assert!(!has_given_up("prod", &policy, &memory, now));

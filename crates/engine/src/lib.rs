@@ -41,6 +41,7 @@ pub mod prune;
 pub mod record;
 pub mod recover;
 pub mod restore;
+pub mod schedule;
 pub mod seal_pipeline;
 pub mod select;
 pub mod snapshot_file;

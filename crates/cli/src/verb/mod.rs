@@ -17,6 +17,7 @@ pub(crate) mod notify;
 pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod restore;
+pub(crate) mod schedule;
 pub(crate) mod shell;
 pub(crate) mod show;
 pub(crate) mod snapshot;
@@ -54,6 +55,8 @@ enum Verb {
     Status(status::Args),
     /// Take backups of all configured clusters on schedule, verify them, and tell how they stand
     Agent(agent::Args),
+    /// Print, or install, what has Lifeboat run on schedule: systemd, cron, Kubernetes
+    Schedule(schedule::Args),
     /// Show one backup in full
     Show(show::Args),
     /// Check that backups are there, whole, and what they claim to be
@@ -111,6 +114,7 @@ pub(crate) fn run(lifeboat: Lifeboat) -> Outcome<u8> {
         Some(Verb::List(args)) => list::run(&global, args),
         Some(Verb::Status(args)) => status::run(&global, &args),
         Some(Verb::Agent(args)) => agent::run(&global, &args),
+        Some(Verb::Schedule(args)) => schedule::run(&global, args),
         Some(Verb::Show(args)) => show::run(&global, args),
         Some(Verb::Verify(args)) => verify::run(&global, args),
         Some(Verb::Copy(args)) => copy::run(&global, args),
