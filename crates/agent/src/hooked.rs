@@ -60,7 +60,10 @@ impl Hooked {
         };
         let moment = self.learn(&outcome);
         self.set(Stage::Ended);
-        warnings.extend(self.run(moment, progress.as_ref()).await.warnings);
+        // That somebody else has it in hand is no failure.
+        if !matches!(&outcome, Err(failure) if failure.code == Code::LeaseHeld) {
+            warnings.extend(self.run(moment, progress.as_ref()).await.warnings);
+        }
         warnings.extend(self.run(Moment::Finally, progress.as_ref()).await.warnings);
         self.set(Stage::Over);
         match &mut outcome {

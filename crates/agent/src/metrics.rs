@@ -47,7 +47,7 @@ struct Page {
 /// Only where the text cannot be written, which does not happen in memory.
 pub fn text(observed: &Arc<Observed>, now: Timestamp) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { clusters: observed.all().clone(), now }));
+    registry.register_collector(Box::new(Page { clusters: observed.at(now), now }));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -188,6 +188,11 @@ impl Page {
             self.gauge("lifeboat_last_attempt_duration_seconds", "How long that try took", |known| {
                 Some(known.attempt.as_ref()?.took.as_secs_f64())
             }),
+            self.gauge(
+                "lifeboat_last_attempt_exit",
+                "The exit code that try would have had: 0, 3 with warnings, 20 disputed, else failed",
+                |known| Some(f64::from(known.attempt.as_ref()?.code as u8)),
+            ),
             self.counter("lifeboat_backups_succeeded", "Tries of this agent that committed a backup", |known| known.succeeded),
             self.counter("lifeboat_backups_failed", "Tries of this agent that did not", |known| known.failed),
             self.counter("lifeboat_retention_deleted", "Backups that this agent removed by the policy, on all stores", |known| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::care::ClusterView;
 use engine::care::health::{Finding, Severity};
-use engine::status::Standing;
+use engine::status::{Standing, State};
 use engine::{Code, Failure};
 use jiff::Timestamp;
 
@@ -87,6 +87,16 @@ impl Observed {
         }
     }
 
+    /// All clusters as they are at this moment.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> BTreeMap<String, Cluster> {
+        let mut clusters = self.all().clone();
+        for known in clusters.values_mut() {
+            known.standing = known.standing.take().map(|standing| standing.at(now));
+        }
+        clusters
+    }
+
     /// Forgets a cluster that is no longer configured.
     pub fn forget(&self, cluster: &str) {
         self.all().remove(cluster);
@@ -94,8 +104,11 @@ impl Observed {
 }
 
 impl Cluster {
-    /// Takes in how it stands.
-    pub fn stands(&mut self, standing: Standing, now: Timestamp) {
+    /// Takes in how it stands. What cannot be read is not forgotten: it grows old all the same.
+    pub fn stands(&mut self, mut standing: Standing, now: Timestamp) {
+        if let (State::Unknown, Some(before)) = (standing.state, &self.standing) {
+            standing = Standing { state: State::Unknown, warnings: standing.warnings, ..before.clone() };
+        }
         if self.standing.as_ref().map(|before| before.state) != Some(standing.state) {
             self.state_since = Some(now);
         }

@@ -10,6 +10,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
+/// How long a verification or a drill that could not be done waits.
+pub const CHECKS_WAIT: Duration = Duration::from_secs(3_600);
+
 /// A piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Job {
@@ -46,6 +49,8 @@ pub struct Memory {
     pub failing: Option<Failing>,
     /// Somebody else is at it; until then there is nothing to do.
     pub busy_until: Option<Timestamp>,
+    /// A verification or a drill could not be done; until then none is tried again.
+    pub checks_not_before: Option<Timestamp>,
 }
 
 /// A row of failures.
@@ -62,7 +67,7 @@ pub struct Failing {
 impl Memory {
     /// A backup was committed.
     pub fn succeeded(&mut self, at: Timestamp) {
-        self.last_backup = self.last_backup.max(Some(at));
+        self.last_backup = Some(at);
         self.failing = None;
         self.busy_until = None;
     }
@@ -81,11 +86,16 @@ impl Memory {
 #[must_use]
 pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> Option<(Job, Timestamp)> {
     let backup = policy.schedule().ok().map(|schedule| (Job::Backup, backup_due(cluster, policy, &schedule, memory, now)));
+    let check_due = |due: Timestamp| {
+        memory.checks_not_before.filter(|until| !is_to_come(*until, later(now, CHECKS_WAIT))).map_or(due, |until| due.max(until))
+    };
     // Without a backup there is nothing to look at.
     let verify = policy.verify.as_ref().and_then(|verify| verify.timing().schedule().ok().flatten());
-    let verify = verify.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Verify, schedule.due(memory.last_verify, now)));
+    let verify =
+        verify.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Verify, check_due(schedule.due(memory.last_verify, now))));
     let drill = policy.drill.as_ref().and_then(|drill| drill.timing().schedule().ok().flatten());
-    let drill = drill.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Drill, schedule.due(memory.last_drill, now)));
+    let drill =
+        drill.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Drill, check_due(schedule.due(memory.last_drill, now))));
     [backup, verify, drill].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
 }
 
@@ -107,16 +117,16 @@ fn is_tried_again(policy: &Policy, schedule: &Schedule, row: Failing) -> bool {
 fn backup_due(cluster: &str, policy: &Policy, schedule: &Schedule, memory: &Memory, now: Timestamp) -> Timestamp {
     let late = offset(cluster, policy.jitter());
     let on_schedule = |after: Timestamp| schedule.next_after(after.min(now)).map_or(now, |moment| later(moment, late));
-    let due = match (memory.failing, memory.last_backup) {
-        (Some(row), _) => {
-            if is_tried_again(policy, schedule, row) {
-                later(row.last.min(now), pause(row.tries))
-            } else {
-                on_schedule(row.last)
-            }
-        }
-        (None, Some(last)) => on_schedule(last),
-        (None, None) => now,
+    // What was done in the future was done by a wrong clock, and says nothing: counted from now anew at each look it would never be due.
+    let is_past = |moment: &Timestamp| !is_to_come(*moment, now);
+    let by_schedule = memory.last_backup.filter(is_past).map_or(now, on_schedule);
+    let due = match memory.failing.filter(|row| is_past(&row.last)) {
+        // Tried while the repository could not be read, which now shows that nothing was due; or somebody else has done it meanwhile.
+        _ if by_schedule > now => by_schedule,
+        Some(row) if is_tried_again(policy, schedule, row) => later(row.last, pause(row.tries)),
+        // The next moment of the schedule, not one counted from the last of the retries.
+        Some(row) => Some(on_schedule(row.first)).filter(|moment| *moment > row.last).unwrap_or_else(|| on_schedule(row.last)),
+        None => by_schedule,
     };
     memory.busy_until.map_or(due, |until| due.max(until))
 }
@@ -135,6 +145,11 @@ fn offset(cluster: &str, jitter: Duration) -> Duration {
 
 fn later(moment: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| moment.checked_add(by).ok()).unwrap_or(moment)
+}
+
+/// Whether a moment is to come, by more than two clocks may differ.
+fn is_to_come(moment: Timestamp, now: Timestamp) -> bool {
+    moment > later(now, engine::limits::CLOCKS_DIFFER)
 }
 
 /// Whether a moment lies within a window that began. A clock that was set back makes it begin anew.
@@ -216,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_outage_costs_no_more_than_its_own_time() {
-        let policy = policy("backup: {every: 1h}");
+        let policy = policy("backup: {every: 1h, retry_window: 55m}");
         let (from, to) = (at("2026-11-22T03:10:00Z"), at("2026-11-22T03:40:00Z"));
         let tried = simulate(&policy, at("2026-11-22T00:15:00Z"), at("2026-11-22T06:00:00Z"), |moment| (from..to).contains(&moment));
         let after = tried.iter().find(|moment| **moment >= to).unwrap();
@@ -261,8 +276,16 @@ mod tests {
     fn a_clock_that_is_set_back_or_forth_leaves_one_run_due() {
         let policy = policy("backup: {every: 6h, retry_window: 1h}");
         let now = at("2026-11-22T12:00:00Z");
-        let memory = Memory { last_backup: Some(at("2031-01-01T00:00:00Z")), ..Memory::default() };
-        assert_eq!(next("prod", &policy, &memory, now).unwrap().1, at("2026-11-22T18:00:00Z"));
+        let mut memory = Memory { last_backup: Some(at("2031-01-01T00:00:00Z")), ..Memory::default() };
+        assert_eq!(next("prod", &policy, &memory, now).unwrap().1, now, "what a wrong clock did says nothing");
+        memory.succeeded(now);
+        assert_eq!(next("prod", &policy, &memory, now).unwrap().1, at("2026-11-22T18:00:00Z"), "and once is enough");
+        let memory = Memory { last_backup: Some(at("2026-11-22T12:02:00Z")), ..Memory::default() };
+        assert_eq!(
+            next("prod", &policy, &memory, now).unwrap().1,
+            at("2026-11-22T18:00:00Z"),
+            "another host's clock may be a little ahead"
+        );
         let mut memory = Memory::default();
         memory.failed(at("2031-01-01T00:00:00Z"), at("2031-01-01T00:01:00Z"), Duration::from_secs(3_600));
         let (_, due) = next("prod", &policy, &memory, now).unwrap();

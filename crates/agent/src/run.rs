@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::config::{self, Config};
+use engine::limits::GOODBYE_WITHIN;
 use engine::{Failure, Outcome};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -87,6 +88,10 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
                 tell_manager(&[NotifyState::Watchdog]);
                 let config = Arc::clone(&change.borrow());
                 begin_new(&mut pairs, &config, &changes, &shared);
+                // Without them nobody would hear that something is wrong: the service manager begins anew.
+                if telling.is_finished() || served.as_ref().is_some_and(JoinHandle::is_finished) {
+                    return Err(Failure::failed("a part of the agent ended unexpectedly; this is a bug in Lifeboat"));
+                }
             }
             _ = signals.hang_up.recv() => reload(&options, &change, &changes, &mut pairs, &shared),
             _ = signals.interrupt.recv() => break,
@@ -141,6 +146,10 @@ fn begin_new(pairs: &mut BTreeMap<String, Pair>, config: &Config, changes: &watc
                 continue;
             }
             ended.watched.abort();
+            (shared.say)(&format!(
+                "{name}: its task ended and begins anew; unless it was just taken out of the configuration this is a bug in Lifeboat"
+            ));
+            shared.observed.of(name, |known| known.doing = None);
         }
         // A configuration that was checked has no other names.
         let Ok(cluster) = name.parse::<ClusterName>() else { continue };
@@ -197,14 +206,16 @@ async fn end(pairs: BTreeMap<String, Pair>, limit: Duration, signals: &mut Signa
     if busy > 0 {
         say(&format!("agent: ending; work under way has {} s", limit.as_secs()));
     }
-    let all = futures::future::join_all(tended);
+    let mut all = futures::future::join_all(tended);
     let finished = tokio::select! {
-        finished = timeout(limit, all) => finished.is_ok(),
+        finished = timeout(limit, &mut all) => finished.is_ok(),
         _ = signals.interrupt.recv() => false,
         _ = signals.terminate.recv() => false,
     };
     if !finished {
         say("agent: work under way was cut off; nothing half-done counts");
         aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        // What they hold (the files of a drill, processes, sockets) is let go of when they are dropped.
+        let _ = timeout(GOODBYE_WITHIN, all).await;
     }
 }

@@ -48,7 +48,7 @@ async fn numbers(Shared(observed): Shared<Arc<Observed>>) -> Response {
 
 /// Ready is who has looked at every cluster and finds each protected: what is green while nothing is backed up helps nobody.
 async fn ready(Shared(observed): Shared<Arc<Observed>>) -> Response {
-    let clusters = observed.all();
+    let clusters = observed.at(Timestamp::now());
     let wrong: Vec<String> = clusters
         .iter()
         .filter_map(|(name, known)| match known.standing.as_ref().map(|standing| standing.state) {
@@ -61,8 +61,9 @@ async fn ready(Shared(observed): Shared<Arc<Observed>>) -> Response {
 }
 
 async fn status(Shared(observed): Shared<Arc<Observed>>) -> Response {
-    let standings: Vec<Standing> = observed.all().values().filter_map(|known| known.standing.clone()).collect();
-    let mut value = page::standings(&standings, Timestamp::now());
+    let now = Timestamp::now();
+    let standings: Vec<Standing> = observed.at(now).into_values().filter_map(|known| known.standing).collect();
+    let mut value = page::standings(&standings, now);
     if let Some(object) = value.as_object_mut() {
         object.insert("schema".to_owned(), Value::from(page::SCHEMA));
     }

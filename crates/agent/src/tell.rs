@@ -27,6 +27,8 @@ use crate::{Say, page};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a backup may be too old before that is told although no try has failed: an agent that was just started tries first.
 const TRIES_FIRST: SignedDuration = SignedDuration::from_mins(10);
+/// How long a repository may be unreadable before that is told.
+const STORE_AWAY: SignedDuration = SignedDuration::from_hours(1);
 /// So many looks at the members in a row must fail before that is told.
 const LOOKS_MISSED: u32 = 3;
 /// The file with what was told.
@@ -51,8 +53,8 @@ pub(crate) async fn tell(observed: Arc<Observed>, config: Changes<Arc<Config>>, 
         let receivers = notify::receivers(&now.notify);
         let before = lines.clone();
         lines.retain(|cluster| now.clusters.contains_key(cluster), |name| receivers.iter().any(|receiver| receiver.name == name));
-        let known = observed.all().clone();
-        round(&mut lines, &receivers, &known.into_iter().collect::<Vec<_>>(), &say).await;
+        let known: Vec<(String, Cluster)> = observed.at(Timestamp::now()).into_iter().collect();
+        round(&mut lines, &receivers, &known, &say).await;
         if lines != before
             && let Some(file) = &file
             && let Err(error) = save(file, &lines)
@@ -123,7 +125,7 @@ fn situations(cluster: &str, known: &Cluster, now: Timestamp) -> Vec<So> {
         all.extend(backups(cluster, known, standing, now));
         if standing.state != State::Unknown {
             all.push(content(cluster, standing));
-            all.push(drills(cluster, standing));
+            all.extend(drills(cluster, standing));
         }
     }
     all.extend(health(cluster, known));
@@ -137,7 +139,8 @@ fn backups(cluster: &str, known: &Cluster, standing: &Standing, now: Timestamp) 
         State::NeverRan if has_failed || for_long => Condition::NeverRan,
         State::Stale if has_failed || for_long => Condition::Stale,
         State::NeverRan | State::Stale => return None,
-        _ if known.has_given_up => Condition::Failed,
+        State::Unknown if known.state_since.is_some_and(|since| now.duration_since(since) > STORE_AWAY) => Condition::Failed,
+        _ if known.has_given_up || known.attempt.as_ref().is_some_and(|attempt| attempt.code == Code::Unproven) => Condition::Failed,
         State::Protected if known.attempt.as_ref().is_some_and(|attempt| attempt.code == Code::Warnings) => Condition::Warning,
         State::Protected => Condition::Fine,
         // It is tried again; or nobody knows.
@@ -175,11 +178,16 @@ fn content(cluster: &str, standing: &Standing) -> So {
     }
 }
 
-fn drills(cluster: &str, standing: &Standing) -> So {
-    let has_failed = standing.last_drill == Some(Outcome::Failed);
+/// One that found nothing out is neither a failure nor the end of one.
+fn drills(cluster: &str, standing: &Standing) -> Option<So> {
+    let has_failed = match standing.last_drill? {
+        Outcome::Failed => true,
+        Outcome::Passed => false,
+        Outcome::Inconclusive => return None,
+    };
     let condition = if has_failed { Condition::DrillFailed } else { Condition::Fine };
     let title = if has_failed { format!("{cluster}: the last drill failed") } else { format!("{cluster}: drills pass again") };
-    So { topic: Topic::Drills, situation: Situation::of(condition), title, text: format!("lifeboat list --cluster {cluster}") }
+    Some(So { topic: Topic::Drills, situation: Situation::of(condition), title, text: format!("lifeboat list --cluster {cluster}") })
 }
 
 fn health(cluster: &str, known: &Cluster) -> Option<So> {

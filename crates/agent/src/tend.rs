@@ -32,8 +32,10 @@ const READ_AGAIN: Duration = Duration::from_secs(60);
 /// How long reading a repository may take.
 const READ_WITHIN: Duration = Duration::from_secs(300);
 /// How long somebody else who backs the cluster up is waited for before it is looked whether he did.
-const WAIT_FOR_OTHERS: SignedDuration = SignedDuration::from_secs(20);
-/// How long one piece of work may take: a backup of 8 GiB takes minutes.
+const WAIT_FOR_OTHERS: SignedDuration = SignedDuration::from_secs(60);
+/// How long a backup may take in any case: one of 8 GiB takes minutes.
+const BACKUP_MAY_TAKE: Duration = Duration::from_secs(3_600);
+/// How long one piece of work may take.
 const JOB_WITHIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long writing down what a run came to may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
@@ -78,13 +80,16 @@ struct Tended {
     read: Option<(Instant, bool)>,
     /// The state that was told last.
     told: Option<State>,
+    /// When this agent took a backup last.
+    taken: Option<Timestamp>,
 }
 
 /// Tends a cluster until it is no longer configured or the agent ends.
 pub(crate) async fn tend(name: ClusterName, mut config: Receiver<Arc<Config>>, mut shared: Shared) {
     let now = Arc::clone(&config.borrow_and_update());
     let Some(policy) = now.clusters.get(name.as_str()).map(|cluster| now.policy(cluster)) else { return };
-    let mut tended = Tended { name, config: now, policy, shared: shared.clone(), memory: Memory::default(), read: None, told: None };
+    let mut tended =
+        Tended { name, config: now, policy, shared: shared.clone(), memory: Memory::default(), read: None, told: None, taken: None };
     while !*shared.stopping.borrow() {
         let pause = tended.step().await;
         tokio::select! {
@@ -128,6 +133,7 @@ impl Tended {
         };
         // It is never closed; were it, everybody would have a turn.
         let _turn = turn.ok();
+        let limit = self.limit(job, now);
         let work = async {
             match job {
                 Job::Backup => self.back_up().await,
@@ -136,23 +142,29 @@ impl Tended {
             }
         };
         // Whatever hangs must not hold a turn for ever that others wait for.
-        if timeout(JOB_WITHIN, work).await.is_err() {
-            self.gave_out(job, now);
+        if timeout(limit, work).await.is_err() {
+            self.gave_out(job, now, limit);
         }
         self.shared.observed.of(self.name.as_str(), |known| known.doing = None);
         Duration::ZERO
     }
 
+    /// How long a piece of work may take: a backup not longer than until the one after it, but for an hour in any case.
+    fn limit(&self, job: Job, now: Timestamp) -> Duration {
+        let schedule = self.policy.schedule().ok().filter(|_| job == Job::Backup);
+        schedule.map_or(JOB_WITHIN, |schedule| schedule.distance(now).clamp(BACKUP_MAY_TAKE, JOB_WITHIN))
+    }
+
     /// A piece of work hung, and was dropped.
-    fn gave_out(&mut self, job: Job, began: Timestamp) {
-        let failure = Failure::failed(format!("{} was not done within {} h and was given up", job.word(), JOB_WITHIN.as_secs() / 3_600));
+    fn gave_out(&mut self, job: Job, began: Timestamp, limit: Duration) {
+        let failure = Failure::failed(format!("{} was not done within {} min and was given up", job.word(), limit.as_secs() / 60));
         self.say(&failure.what);
         let now = Timestamp::now();
         match job {
             Job::Backup => {
                 let window = self.policy.schedule().map(|schedule| self.policy.retry_window(&schedule, began)).unwrap_or_default();
                 self.memory.failed(began, now, window);
-                let attempt = Attempt { at: began, took: JOB_WITHIN, code: failure.code, failure: Some(failure.what) };
+                let attempt = Attempt { at: began, took: limit, code: failure.code, failure: Some(failure.what) };
                 self.shared.observed.of(self.name.as_str(), |known| {
                     known.attempt = Some(attempt);
                     known.failed += 1;
@@ -177,7 +189,8 @@ impl Tended {
         self.read = Some((Instant::now(), read.is_ok()));
         let standing = match &read {
             Ok(Some(catalog)) => {
-                self.memory.last_backup = status::last_moment(catalog);
+                // A store that can be read and not written to does not know what another one has got.
+                self.memory.last_backup = status::last_moment(catalog, now).max(self.taken.filter(|taken| *taken <= now));
                 let (verify, drill) = last_checks(catalog);
                 self.memory.last_verify = self.memory.last_verify.max(verify);
                 self.memory.last_drill = self.memory.last_drill.max(drill);
@@ -263,6 +276,7 @@ impl Tended {
         self.shared.observed.of(self.name.as_str(), |known| {
             known.attempt = Some(attempt);
             match &outcome {
+                Ok(report) if report.code == Code::Unproven => known.failed += 1,
                 Ok(_) => known.succeeded += 1,
                 Err(failure) => {
                     known.failed += 1;
@@ -271,7 +285,10 @@ impl Tended {
             }
         });
         match &outcome {
-            Ok(_) => self.memory.succeeded(began),
+            Ok(_) => {
+                self.taken = Some(began);
+                self.memory.succeeded(began);
+            }
             Err(_) => {
                 let window = self.policy.schedule().map(|schedule| self.policy.retry_window(&schedule, began)).unwrap_or_default();
                 self.memory.failed(began, Timestamp::now(), window);
@@ -281,10 +298,7 @@ impl Tended {
         if outcome.is_ok() {
             self.prune().await;
         }
-        let taken = self.memory.last_backup;
         self.look().await;
-        // A store that does not answer right behind a backup must not bring a second one.
-        self.memory.last_backup = self.memory.last_backup.max(taken);
     }
 
     async fn backed_up(&self) -> Outcome<backup::Report> {
@@ -316,7 +330,7 @@ impl Tended {
                     let line =
                         format!("backup {} at revision {}, hashkv {proof}, in {:.1} s", manifest.id, manifest.revision, took.as_secs_f64());
                     self.say(&line);
-                    self.tell_run(Event::Succeeded, line);
+                    self.tell_run(if report.code == Code::Unproven { Event::Failed } else { Event::Succeeded }, line);
                 }
                 report.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
             }
@@ -396,7 +410,7 @@ impl Tended {
             Ok(request) => drill::run(request, self.teller()).await,
             Err(failure) => Err(failure),
         };
-        self.memory.last_drill = Some(began);
+        self.done_or_later(Job::Drill, began, outcome.is_ok());
         match outcome.map(|report| report.failure()) {
             Ok(None) => self.say("drill: passed"),
             Ok(Some(failure)) | Err(failure) => {
@@ -408,6 +422,17 @@ impl Tended {
         self.look().await;
     }
 
+    /// Whatever was found out, the next one is due by the schedule; what could not be done is tried again sooner.
+    fn done_or_later(&mut self, job: Job, began: Timestamp, is_done: bool) {
+        let wait = SignedDuration::try_from(plan::CHECKS_WAIT).unwrap_or_default();
+        self.memory.checks_not_before = if is_done { None } else { began.checked_add(wait).ok() };
+        match job {
+            Job::Verify if is_done => self.memory.last_verify = Some(began),
+            Job::Drill if is_done => self.memory.last_drill = Some(began),
+            _ => {}
+        }
+    }
+
     async fn verify(&mut self) {
         let began = Timestamp::now();
         self.begin(Job::Verify, began);
@@ -416,8 +441,7 @@ impl Tended {
             Ok(request) => verify::run(request, self.teller()).await,
             Err(failure) => Err(failure),
         };
-        // Whatever came of it: the next one is due by the schedule.
-        self.memory.last_verify = Some(began);
+        self.done_or_later(Job::Verify, began, outcome.is_ok());
         match outcome.map(|report| report.failure()) {
             Ok(None) => self.say("verified: passed"),
             Ok(Some(failure)) | Err(failure) => {

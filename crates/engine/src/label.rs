@@ -4,14 +4,18 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use vault::digest::Sha256;
+use vault::key::Key;
+use vault::limits::SMALL_JSON_BYTES;
 use vault::manifest::plain_text;
 use vault::mark::{Mark, Pin, Previous, Statement, Tags, Unpin};
-use vault::name::{ClusterName, Tag};
+use vault::name::{ClusterName, MarkId, Tag};
 use vault::repository::catalog::Backup;
 use vault::repository::{Repository, RepositoryError};
 use vault::sign::{SigningKey, TrustedSigners};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Code, Failure, Outcome};
+use crate::place::{self, PlaceOptions};
+use crate::store_failure;
 
 /// Writes marks one after the other, each in the knowledge of the one before it.
 #[derive(Debug)]
@@ -86,4 +90,26 @@ pub fn check_signer(signers: &TrustedSigners, signing: Option<&SigningKey>, what
         Some(key) => format!("the signing key {} is not among the trusted signers, so its word would count for nobody", key.public().id()),
     };
     Err(Failure::usage(format!("{what} needs a trusted signature")).cause(cause).again_with(["--signing-key", "sign.key"]))
+}
+/// Brings a mark to another store of the repository, byte for byte.
+///
+/// # Errors
+/// That store cannot be reached or refuses; it holds another repository.
+pub async fn bring(from: &Repository, cluster: &ClusterName, mark: MarkId, to: &PlaceOptions) -> Outcome<()> {
+    let target = place::open(to).await?;
+    if target.id() != from.id() {
+        return Err(Failure::new(Code::WrongCluster, "the store holds another repository").object(&to.url));
+    }
+    let wrong = |error: &vault::store::StoreError| store_failure::failure("the mark cannot be brought over", error);
+    // The signature first: a mark without it would be another one.
+    for key in [Key::MarkSignature(cluster.clone(), mark), Key::Mark(cluster.clone(), mark)] {
+        let key = key.to_string();
+        let bytes = match from.store().get(&key, SMALL_JSON_BYTES as u64).await {
+            Ok((_, bytes)) => bytes,
+            Err(vault::store::StoreError::NotFound { .. }) => continue,
+            Err(error) => return Err(wrong(&error)),
+        };
+        target.store().create(&key, bytes).await.map_err(|error| wrong(&error))?;
+    }
+    Ok(())
 }

@@ -167,6 +167,12 @@ pub const EXTRAS_LOOK_WITHIN: Duration = Duration::from_secs(20);
 /// The share of a file that must be free for a defragmentation to be the advice where it nears its quota.
 pub const WORTH_FREEING: f64 = 0.1;
 
+/// How long a tombstone stands: a run of the pruner once a month still removes what the one before it found due.
+pub const TOMBSTONE_LASTS: jiff::SignedDuration = jiff::SignedDuration::from_hours(35 * 24);
+
+/// How far the clocks of two hosts may differ without a word: what is further ahead was done by a wrong clock.
+pub const CLOCKS_DIFFER: Duration = Duration::from_secs(5 * 60);
+
 /// How often a node is looked at while a step of a recovery waits for its effect.
 pub const RECOVERY_LOOKS_EVERY: Duration = Duration::from_millis(500);
 

@@ -11,6 +11,7 @@ use vault::store::{Store, StoreOptions};
 
 use crate::failure::{Code, Failure, Outcome};
 use crate::limits::NEW_CLUSTER;
+use crate::seal_pipeline::on_thread;
 use crate::store_failure;
 
 /// Which repository, and whose signatures count.
@@ -73,6 +74,15 @@ pub fn open_store(options: &PlaceOptions, create_root: bool) -> Outcome<Arc<dyn 
     vault::store::open_store(&options.url, &store).map_err(|error| store_failure::failure("the store cannot be opened", &error))
 }
 
+/// Opens the store alone, on a thread of its own: the root of a directory that hangs (a file server that is gone) must not hold up everything else.
+///
+/// # Errors
+/// As [`open_store`].
+pub async fn reach(options: &PlaceOptions, create_root: bool) -> Outcome<Arc<dyn Store>> {
+    let options = options.clone();
+    on_thread("open", move || open_store(&options, create_root)).await
+}
+
 /// The signers whose signatures count.
 pub fn signers(options: &PlaceOptions) -> Outcome<TrustedSigners> {
     let mut keys = Vec::new();
@@ -96,7 +106,7 @@ pub fn signers(options: &PlaceOptions) -> Outcome<TrustedSigners> {
 /// Opens a repository that is there.
 pub async fn open(options: &PlaceOptions) -> Outcome<Repository> {
     let signers = signers(options)?;
-    let store = open_store(options, false)?;
+    let store = reach(options, false).await?;
     let repository = Repository::open(store).await.map_err(|error| failure(options, "the repository cannot be opened", &error))?;
     Ok(repository.with_signers(signers))
 }
@@ -104,7 +114,7 @@ pub async fn open(options: &PlaceOptions) -> Outcome<Repository> {
 /// Opens a repository, or makes one where nothing is at all. The second answer says that it was made.
 pub async fn open_or_init(options: &PlaceOptions) -> Outcome<(Repository, bool)> {
     let signers = signers(options)?;
-    let store = open_store(options, true)?;
+    let store = reach(options, true).await?;
     let wrong = |error| failure(options, "the repository cannot be opened", &error);
     let place = Repository::look(Arc::clone(&store)).await.map_err(wrong)?;
     let (repository, made) = match place {

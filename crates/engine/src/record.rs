@@ -30,6 +30,8 @@ pub fn last(catalog: &Catalog) -> Option<&Run> {
 pub fn of(outcome: Result<Code, &Failure>, at: Timestamp) -> Run {
     let (result, exit, detail) = match outcome {
         Ok(Code::Ok) => (RunResult::Ok, Code::Ok, None),
+        // Committed, and never to be relied on: the members differ, and no majority agrees.
+        Ok(Code::Unproven) => (RunResult::Failed, Code::Unproven, Some("the members dispute the content".to_owned())),
         Ok(code) => (RunResult::Warnings, code, None),
         Err(failure) => (RunResult::Failed, failure.code, Some(words(failure))),
     };

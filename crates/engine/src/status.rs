@@ -14,6 +14,7 @@ use vault::repository::proof::Proof;
 
 use crate::config::{Policy, Schedule};
 use crate::failure::{Code, Failure};
+use crate::limits::CLOCKS_DIFFER;
 use crate::record;
 
 /// How well a cluster is protected.
@@ -157,6 +158,14 @@ impl Standing {
         Self { state: State::Unknown, warnings: vec![format!("{}{cause}", failure.what)], ..Self::empty(cluster) }
     }
 
+    /// As it is at this moment: a backup grows old without anything being read.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Self {
+        let is_late = self.late_at.is_some_and(|late| late < now);
+        let grows_old = matches!(self.state, State::Protected | State::LastRunFailed | State::Unknown);
+        Self { state: if is_late && grows_old { State::Stale } else { self.state }, ..self }
+    }
+
     /// Of a cluster that has no backup yet, nor even a repository.
     #[must_use]
     pub fn empty(cluster: ClusterName) -> Self {
@@ -190,7 +199,11 @@ pub fn late_at(schedule: &Schedule, policy: &Policy, moment: Timestamp) -> Optio
 #[must_use]
 pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
     let schedule = policy.schedule().ok();
-    let newest = catalog.eligible().into_iter().filter(|backup| is_taken(backup)).max_by_key(|backup| backup.manifest.moment());
+    let ahead = catalog.eligible().into_iter().filter(|backup| is_taken(backup)).max_by_key(|backup| backup.manifest.moment());
+    let ahead = ahead.map(|backup| backup.manifest.moment());
+    // One of the future is of a wrong clock: how old it is, nobody knows.
+    let newest = catalog.eligible().into_iter().filter(|backup| is_taken(backup) && is_past(backup.manifest.moment(), now));
+    let newest = newest.max_by_key(|backup| backup.manifest.moment());
     let moment = newest.map(|backup| backup.manifest.moment());
     let late = schedule.as_ref().zip(moment).and_then(|(schedule, moment)| late_at(schedule, policy, moment.min(now)));
     let failed = failed(catalog);
@@ -207,7 +220,7 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
         state,
         newest: newest.map(described),
         late_at: late,
-        next: schedule.and_then(|schedule| last_moment(catalog).map_or(Some(now), |last| schedule.next_after(last.min(now)))),
+        next: schedule.and_then(|schedule| last_moment(catalog, now).map_or(Some(now), |last| schedule.next_after(last.min(now)))),
         failed,
         backups: catalog.backups.len(),
         stored_bytes: catalog.backups.iter().map(of_objects).sum(),
@@ -216,15 +229,21 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
         drilled,
         last_drill,
         damaged: catalog.backups.iter().filter(|backup| backup.proof.failed.is_some() || backup.incomplete).map(Backup::id).collect(),
-        warnings: warnings(catalog, moment, now),
+        warnings: warnings(catalog, ahead, now),
         ..Standing::empty(catalog.cluster.clone())
     }
 }
 
-/// When a backup of the running cluster was taken last, good or not: what the next one is counted from.
+/// When a backup of the running cluster was taken last, good or not, by somebody who counts: what the next one is counted from.
 #[must_use]
-pub fn last_moment(catalog: &Catalog) -> Option<Timestamp> {
-    catalog.backups.iter().filter(|backup| is_taken(backup)).map(|backup| backup.manifest.moment()).max()
+pub fn last_moment(catalog: &Catalog, now: Timestamp) -> Option<Timestamp> {
+    let taken = catalog.backups.iter().filter(|backup| backup.counts && is_taken(backup));
+    taken.map(|backup| backup.manifest.moment()).filter(|moment| is_past(*moment, now)).max()
+}
+
+/// Whether a moment is not to come, but for what two clocks may differ.
+fn is_past(moment: Timestamp, now: Timestamp) -> bool {
+    moment.duration_since(now) <= SignedDuration::try_from(CLOCKS_DIFFER).unwrap_or_default()
 }
 
 /// Whether it was taken of the running cluster: a file that was brought in says nothing of how it is now.
@@ -251,7 +270,7 @@ fn described(backup: &Backup) -> Newest {
 /// The run that failed last, unless a backup was committed since, by whomever.
 fn failed(catalog: &Catalog) -> Option<FailedRun> {
     let run = record::last(catalog).filter(|run| run.result == RunResult::Failed)?;
-    let is_over = catalog.backups.iter().any(|backup| is_taken(backup) && backup.manifest.times.committed > run.at);
+    let is_over = catalog.eligible().into_iter().any(|backup| is_taken(backup) && backup.manifest.times.committed > run.at);
     (!is_over).then(|| FailedRun { since: run.at, exit: run.exit, detail: run.detail.clone() })
 }
 
@@ -277,9 +296,9 @@ fn proofs(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>, Option<En
     (verified, drilled, last.map(|(_, ending)| ending))
 }
 
-fn warnings(catalog: &Catalog, moment: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+fn warnings(catalog: &Catalog, newest: Option<Timestamp>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Some(ahead) = moment.filter(|moment| *moment > now + SignedDuration::from_mins(5)) {
+    if let Some(ahead) = newest.filter(|moment| !is_past(*moment, now)) {
         warnings.push(format!("the newest backup is of {ahead}, which is to come: the clock here or where it was taken is wrong"));
     }
     if !catalog.problems.is_empty() {

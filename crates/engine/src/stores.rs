@@ -87,7 +87,7 @@ pub enum There {
 /// [`Code::Usage`] alone: options that no store could be reached with. Everything else is an answer.
 pub async fn look(options: &PlaceOptions, create_root: bool) -> Outcome<There> {
     let signers = place::signers(options)?;
-    let store = match place::open_store(options, create_root) {
+    let store = match place::reach(options, create_root).await {
         Ok(store) => store,
         Err(failure) if failure.code == Code::Usage => return Err(failure),
         Err(failure) => return Ok(There::Out(failure)),

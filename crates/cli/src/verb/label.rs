@@ -99,7 +99,8 @@ pub(crate) fn tag(global: &GlobalArgs, args: TagArgs) -> Outcome<Code> {
 
 fn run(global: &GlobalArgs, target: Target, wish: &Wish, what: &str) -> Outcome<Code> {
     let resolved = Resolved::new(global, target.repository.cluster.as_deref(), true)?;
-    let options = resolved.place(&target.repository)?;
+    let (places, _) = resolved.places(&target.repository)?;
+    let options = places[0].options.clone();
     let signing = resolved.signing_key(target.signing_key.as_ref()).as_deref().map(place::signing_key).transpose()?;
     let which = Which::Named(target.which);
     let report = signals::run(async {
@@ -110,24 +111,37 @@ fn run(global: &GlobalArgs, target: Target, wish: &Wish, what: &str) -> Outcome<
         let gone = || Failure::failed("the backup is gone").object(id).again();
         let before = backup(catalog).ok_or_else(gone)?;
         let mut mark = None;
+        let mut missing = Vec::new();
         let mut after = before.clone();
         if let Some(statement) = label::statement(&before, wish) {
             label::check_signer(loaded.repository.signers(), signing.as_ref(), what)?;
             let mut scribe = Scribe::new(&loaded.repository, &catalog.cluster, signing.as_ref(), catalog.newest_mark());
             let written = scribe.write(statement, Timestamp::now()).await;
-            mark = Some(written.map_err(|error| place::failure(&options, "the mark cannot be written", &error))?.id.to_string());
+            let written = written.map_err(|error| place::failure(&options, "the mark cannot be written", &error))?.id;
+            // Each store is pruned by its own marks.
+            for place in &places[1..] {
+                if let Err(failure) = label::bring(&loaded.repository, &catalog.cluster, written, &place.options).await {
+                    missing.push(format!("store {} does not have it: {}", place.described(), engine::stores::reason(&failure)));
+                }
+            }
+            mark = Some(written.to_string());
             // Read back: a pruner at work may have been faster.
             after = backup(&place::catalog(&loaded.repository, &options, &catalog.cluster).await?).ok_or_else(gone)?;
         }
-        Ok(Labelled {
-            id: id.to_string(),
-            cluster: catalog.cluster.to_string(),
-            signed: mark.is_some() && signing.is_some(),
-            mark,
-            pinned: !after.pins.is_empty(),
-            tags: after.tags.iter().map(ToString::to_string).collect(),
-        })
+        Ok((
+            missing,
+            Labelled {
+                id: id.to_string(),
+                cluster: catalog.cluster.to_string(),
+                signed: mark.is_some() && signing.is_some(),
+                mark,
+                pinned: !after.pins.is_empty(),
+                tags: after.tags.iter().map(ToString::to_string).collect(),
+            },
+        ))
     })?;
+    let (missing, report) = report;
     output::report(global.format(), &report)?;
-    Ok(Code::Ok)
+    missing.iter().for_each(|word| output::say(&format!("warning: {word}; lifeboat copy brings it there")));
+    Ok(if missing.is_empty() { Code::Ok } else { Code::Warnings })
 }

@@ -142,6 +142,8 @@ pub(super) async fn commit(
         warnings: remarks.iter().map(|remark| plain_text(&remark.text)).collect(),
     };
     let wrong = |error| not_committed(&context.request.place, &context.cluster, &error);
+    // Before the commit: whoever is killed right behind it would leave the good one to age out. A pin too many is harmless.
+    super::shrink::pin_predecessor(context, &manifest, remarks).await;
     context.stores.enough()?;
     context.repository.commit(&manifest, context.keys.signing.as_ref(), Timestamp::now()).await.map_err(wrong)?;
     let resources = remember(context, &manifest, &examined, progress);

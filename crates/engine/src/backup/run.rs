@@ -134,7 +134,6 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     let ids: Vec<BackupId> = committed.iter().map(|backup| backup.manifest.id).collect();
     stores.committed_everywhere_needed(&ids, &cluster)?;
     remarks.extend(catch_up(&stores, &cluster).into_iter().map(|(text, command)| Remark::serious(text).settled_by(command)));
-    super::shrink::pin_predecessors(&context, &committed, &mut remarks).await;
     let code = if !majority {
         Code::Unproven
     } else if remarks.iter().any(|remark| remark.serious) {

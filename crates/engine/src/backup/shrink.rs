@@ -6,7 +6,6 @@ use vault::mark::{Pin, Statement};
 use vault::repository::Catalog;
 use vault::repository::catalog::Backup;
 
-use super::Committed;
 use super::commit::Context;
 use super::run::Remark;
 use crate::label::Scribe;
@@ -23,34 +22,27 @@ fn shrank(before: u64, now: u64, share: f64) -> bool {
     now < before && (before - now) as f64 > before as f64 * share
 }
 
-/// Pins what was there before content was lost, and says so.
-pub(super) async fn pin_predecessors(context: &Context<'_>, committed: &[Committed], remarks: &mut Vec<Remark>) {
+/// Pins what was there before content was lost, and says so. Pinned again where it is pinned already: another store may not know of that pin.
+pub(super) async fn pin_predecessor(context: &Context<'_>, manifest: &Manifest, remarks: &mut Vec<Remark>) {
     let Some(share) = context.request.content_shrinks_by else { return };
-    for manifest in committed.iter().map(|committed| &committed.manifest) {
-        let Some(before) = predecessor(&context.catalog, manifest) else { continue };
-        let (old, new) = (before.manifest.counts.live_keys, manifest.counts.live_keys);
-        if !shrank(old, new, share) {
-            continue;
-        }
-        let what = format!("content shrank from {old} to {new} keys from backup {} to {}", before.id(), manifest.id);
-        if !before.pins.is_empty() {
-            remarks.push(Remark::note(format!("{what}; {} is pinned already", before.id())));
-            continue;
-        }
-        // Others may have written marks since the catalog was read; a pin names none of them.
-        let newest = context.catalog.newest_mark();
-        let mut scribe = Scribe::new(context.repository, &context.cluster, context.keys.signing.as_ref(), newest);
-        let pin = Statement::Pin(before.id(), Pin { reason: Some(what.clone()) });
-        remarks.push(match scribe.write(pin, Timestamp::now()).await {
-            Ok(_) => Remark::note(format!(
-                "{what}; {} is pinned, so that retention does not remove it, until 'lifeboat unpin {}'",
-                before.id(),
-                before.id().suffix()
-            )),
-            Err(error) => Remark::note(format!("{what}, and {} could not be pinned: {error}", before.id())),
-        });
+    let Some(before) = predecessor(&context.catalog, manifest) else { return };
+    let (old, new) = (before.manifest.counts.live_keys, manifest.counts.live_keys);
+    if !shrank(old, new, share) {
         return;
     }
+    let what = format!("content shrank from {old} to {new} keys from backup {} to {}", before.id(), manifest.id);
+    // Others may have written marks since the catalog was read; a pin names none of them.
+    let newest = context.catalog.newest_mark();
+    let mut scribe = Scribe::new(context.repository, &context.cluster, context.keys.signing.as_ref(), newest);
+    let pin = Statement::Pin(before.id(), Pin { reason: Some(what.clone()) });
+    remarks.push(match scribe.write(pin, Timestamp::now()).await {
+        Ok(_) => Remark::note(format!(
+            "{what}; {} is pinned, so that retention does not remove it, until 'lifeboat unpin {}'",
+            before.id(),
+            before.id().suffix()
+        )),
+        Err(error) => Remark::note(format!("{what}, and {} could not be pinned: {error}", before.id())),
+    });
 }
 
 #[cfg(test)]

@@ -228,6 +228,10 @@ impl Opened {
         if writable < request.min_stores.max(1) {
             return Err(too_few(&self.missing, request.min_stores.max(1), asked));
         }
+        // Who does not answer may hold it: a second repository beside it would stop every backup once it answers again.
+        if self.repositories.is_empty() && !self.missing.is_empty() {
+            return Err(too_few(&self.missing, asked, asked));
+        }
         // One that already holds the repository decides, even where it is not named first: an empty one knows no history.
         for (place, store) in std::mem::take(&mut self.empty) {
             if may_make {

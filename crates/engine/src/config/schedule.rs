@@ -115,9 +115,9 @@ impl Schedule {
     #[must_use]
     pub fn due(&self, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
         match last {
-            // What was done in the future was done by a wrong clock.
-            Some(last) => self.next_after(last.min(now)).map_or(now, |next| next.max(now)),
-            None => now,
+            Some(last) if last <= now => self.next_after(last).map_or(now, |next| next.max(now)),
+            // What was done in the future was done by a wrong clock, and says nothing.
+            _ => now,
         }
     }
 }
@@ -204,11 +204,7 @@ mod tests {
     fn a_clock_that_jumps_neither_stops_the_schedule_nor_makes_it_run_wild() {
         let schedule = every("6h").unwrap().unwrap();
         let now = at("2026-11-22T13:00:00Z");
-        assert_eq!(
-            schedule.due(Some(at("2036-01-01T00:00:00Z")), now),
-            at("2026-11-22T19:00:00Z"),
-            "a run of the future counts as one of now"
-        );
+        assert_eq!(schedule.due(Some(at("2036-01-01T00:00:00Z")), now), now, "a run of the future says nothing");
         assert_eq!(schedule.distance(now), Duration::from_secs(6 * 3600));
         assert_eq!(cron("0 3 * * *", "UTC").unwrap().distance(now), Duration::from_secs(24 * 3600));
     }

@@ -306,6 +306,9 @@ impl Agent {
         for text in [&self.stop_within, &self.look_every].into_iter().flatten() {
             duration(text)?;
         }
+        if let Some(every) = self.look_every.as_deref().map(duration).transpose()?.filter(|every| every.as_secs() < 1) {
+            return Err(Failure::usage(format!("look_every: {every:?}: at least 1s")));
+        }
         Ok(())
     }
 }

@@ -6,7 +6,8 @@ use vault::backup_id::BackupId;
 use vault::digest::Sha256;
 use vault::key::{Key, SnapshotObject};
 use vault::lineage::LineageName;
-use vault::mark::Statement;
+use vault::manifest::Rung;
+use vault::mark::{Outcome as Ending, Statement};
 use vault::name::{ClusterName, MarkId};
 use vault::repository::{Backup, Catalog, MarkEntry, Problem, ProblemKind};
 use vault::sign::Status;
@@ -86,7 +87,7 @@ pub struct Plan {
 /// Works out what the target lacks. `selected`: these backups only.
 #[must_use]
 pub fn plan(source: &Side, target: &Side, selected: Option<&BTreeSet<BackupId>>, allow_unsigned: bool) -> Plan {
-    let planner = Planner { source, target, allow_unsigned, tombstoned: tombstoned(source, target) };
+    let planner = Planner { source, target, allow_unsigned, tombstoned: tombstoned(target) };
     let (lineages, conflicts) = planner.lineages();
     let wanted = source.catalog.backups.iter().filter(|backup| selected.is_none_or(|ids| ids.contains(&backup.id())));
     let backups: Vec<Planned> =
@@ -98,9 +99,10 @@ pub fn plan(source: &Side, target: &Side, selected: Option<&BTreeSet<BackupId>>,
     Plan { lineages: lineages.into_iter().collect(), backups, marks, refused, warnings }
 }
 
-/// Backups that a mark which counts has given up, in either store.
-fn tombstoned(source: &Side, target: &Side) -> BTreeSet<BackupId> {
-    let marks = source.catalog.marks.iter().chain(&target.catalog.marks).filter(|entry| entry.counts);
+/// Backups that a mark of the target which counts has given up. One of the source says nothing while the source still lists the backup: a tombstone is
+/// written a day before anything goes, and may be a slip.
+fn tombstoned(target: &Side) -> BTreeSet<BackupId> {
+    let marks = target.catalog.marks.iter().filter(|entry| entry.counts);
     let ids = marks.filter_map(|entry| match &entry.mark.statement {
         Statement::Tombstone(id, _) => Some(*id),
         _ => None,
@@ -157,7 +159,9 @@ impl Planner<'_> {
             Some(there) if there.sha256 != backup.sha256 => {
                 return refuse(manifest, Trouble::Conflict, "the target holds another manifest under this id");
             }
-            Some(there) if !there.incomplete => return Step::There,
+            Some(there) if !there.incomplete && (there.signature == backup.signature || backup.signature == Status::Unsigned) => {
+                return Step::There;
+            }
             // Whole objects are missing there: they are brought.
             Some(_) => {}
             None if self.in_target(&manifest).is_some() => {
@@ -223,8 +227,12 @@ impl Planner<'_> {
             let planned = backups.iter().any(|planned| planned.id == *id && matches!(planned.step, Step::Copy(_) | Step::There));
             planned || self.target.catalog.backup(id).is_some()
         };
+        let is_copied = |id: &BackupId| backups.iter().any(|planned| planned.id == *id && matches!(planned.step, Step::Copy(_)));
         let is_wanted = |entry: &&MarkEntry| match &entry.mark.statement {
-            Statement::Tombstone(id, _) => self.source.catalog.backup(id).is_none(),
+            Statement::Tombstone(id, _) => self.source.catalog.backup(id).is_none() && self.target.catalog.backup(id).is_none(),
+            // What a check of the bytes there found says nothing of the bytes here, but where this copy brings those very bytes, hashed on the way.
+            Statement::Verify(id, data) if data.rung < Rung::Deep => is_copied(id) && data.result != Ending::Failed,
+            Statement::Verify(id, _) | Statement::Drill(id, _) => is_copied(id),
             statement => statement.backup().is_none_or(in_target),
         };
         let is_missing = |entry: &&MarkEntry| self.in_target(&Key::Mark(self.cluster().clone(), entry.mark.id).to_string()).is_none();

@@ -265,19 +265,22 @@ async fn a_backup_with_a_hole_is_mended() {
 
 #[tokio::test]
 async fn what_was_given_up_is_not_brought_back() {
-    for on_target in [false, true] {
-        let bench = Bench::new().await;
-        let tombstone = |at| Statement::Tombstone(id(at), Tombstone { due: now(), reason: None, pruner: None });
-        let place = if on_target { &bench.target } else { &bench.source };
-        // The first one is pinned, and a pin beats any tombstone.
-        for at in 0..2 {
-            bench.mark(place, tombstone(at)).await;
-        }
-        let report = bench.copy(|_| ()).await.unwrap();
-        assert_eq!(fates(&report), ["copied", "skipped", "copied"]);
-        assert!(report.failure().is_none());
-        assert_eq!(bench.listed().await, [id(0), id(2)]);
+    let bench = Bench::new().await;
+    let tombstone = |at| Statement::Tombstone(id(at), Tombstone { due: now(), reason: None, pruner: None });
+    // The first one is pinned, and a pin beats any tombstone.
+    for at in 0..2 {
+        bench.mark(&bench.target, tombstone(at)).await;
     }
+    let report = bench.copy(|_| ()).await.unwrap();
+    assert_eq!(fates(&report), ["copied", "skipped", "copied"]);
+    assert!(report.failure().is_none());
+    assert_eq!(bench.listed().await, [id(0), id(2)]);
+    // What the source still lists it has not given up: a tombstone comes a day before anything goes, and may be a slip.
+    let bench = Bench::new().await;
+    for at in 0..2 {
+        bench.mark(&bench.source, tombstone(at)).await;
+    }
+    assert_eq!(fates(&bench.copy(|_| ()).await.unwrap()), ["copied", "copied", "copied"]);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use vault::sign::Status;
 use super::pruner::Pruner;
 use super::superseded::superseded;
 use crate::failure::{Failure, Outcome};
-use crate::limits::{PRUNE_GRACE, STRAY_AFTER};
+use crate::limits::{PRUNE_GRACE, STRAY_AFTER, TOMBSTONE_LASTS};
 
 /// A backup that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +142,8 @@ fn hold(catalog: &Catalog, clock: Clock) -> Option<String> {
     Some(format!("a mark cannot be read, and it may be a pin: {unread}; remove that object if it is none"))
 }
 
-/// Since when this pruner holds a backup for due, by its own tombstones. Whatever was said of the backup after one (a pin, taken off since; a tag) makes it
+/// Since when this pruner holds a backup for due, by its own tombstones of the last [`TOMBSTONE_LASTS`]: an older one may be of a slip that was mended, for
+/// what the policy keeps again is not written down. Whatever was said of the backup after one (a pin, taken off since; a tag) makes it
 /// void, and so does a time that has not come yet.
 fn told_since(catalog: &Catalog, pruner: &Pruner, id: BackupId, now: Timestamp) -> Option<Timestamp> {
     let about = || catalog.marks.iter().filter(|entry| entry.counts && entry.mark.statement.backup() == Some(&id));
@@ -154,7 +155,8 @@ fn told_since(catalog: &Catalog, pruner: &Pruner, id: BackupId, now: Timestamp) 
         Statement::Tombstone(_, data) if pruner.owns(entry, data) => Some(data.due),
         _ => None,
     });
-    own.filter(|due| *due <= now && newest_word.is_none_or(|word| *due > word)).min()
+    let lasts = |due: &Timestamp| *due <= now && now.duration_since(*due) <= TOMBSTONE_LASTS;
+    own.filter(|due| lasts(due) && newest_word.is_none_or(|word| *due > word)).min()
 }
 
 /// Data without a manifest that no writer will complete: older than [`STRAY_AFTER`] by its id, or what an own removal left.

@@ -177,6 +177,10 @@ impl Loader<'_> {
         let mut marks = Vec::new();
         for id in &listing.marks {
             let key = Key::Mark(self.cluster.clone(), *id).to_string();
+            // Listed and not there: an old record that was just forgotten, or a store in trouble; it may be a pin.
+            if matches!(self.fetched.get(&key), Some(Fetched::Gone)) {
+                self.problem(key.clone(), ProblemKind::Unreadable("it is listed, and cannot be read".to_owned()));
+            }
             let Some(bytes) = self.take(&key) else { continue };
             let signature = self.judge(&key, &bytes, id, Role::Mark);
             match Mark::decode(&bytes, self.repository.id(), self.cluster, id) {

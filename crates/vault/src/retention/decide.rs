@@ -24,7 +24,7 @@ pub fn decide(view: &View, policy: &Policy, now: Timestamp) -> Result<Decisions,
     let good: Vec<&Entry> = entries.iter().filter(|entry| entry.not_good().is_none()).copied().collect();
     let times: Vec<(Timestamp, &BTreeSet<Tag>)> = good.iter().map(|entry| (entry.at(), &entry.tags)).collect();
     let mut given: BTreeMap<BackupId, Vec<Reason>> = good.iter().map(|entry| entry.id).zip(by_rules(&times, policy)).collect();
-    let context = Context { view, policy, newest: good.first().copied(), protected: protected(view) };
+    let context = Context { view, policy, newest: good.first().copied(), latest: latest(&good), protected: protected(view) };
     let mut of: Vec<Decision> = entries
         .iter()
         .map(|entry| {
@@ -52,11 +52,18 @@ pub fn protected(view: &View) -> Option<BackupId> {
     good.max_by_key(|entry| (is_best(entry), entry.rung, entry.id)).map(|entry| entry.id)
 }
 
+/// What `latest` names, by history and revision: an id is as right as the clock of the host that made it.
+fn latest(good: &[&Entry]) -> Option<BackupId> {
+    good.iter().max_by_key(|entry| (entry.lineage, entry.revision, entry.id)).map(|entry| entry.id)
+}
+
 struct Context<'a> {
     view: &'a View,
     policy: &'a Policy,
     /// The newest good one.
     newest: Option<&'a Entry>,
+    /// The one that `latest` names.
+    latest: Option<BackupId>,
     protected: Option<BackupId>,
 }
 
@@ -73,7 +80,7 @@ impl Context<'_> {
         if entry.pinned {
             reasons.push(Reason::Pinned);
         }
-        if self.newest.is_some_and(|newest| newest.id == entry.id) {
+        if self.newest.is_some_and(|newest| newest.id == entry.id) || self.latest == Some(entry.id) {
             reasons.push(Reason::Newest);
         }
         if self.protected == Some(entry.id) {

@@ -26,6 +26,7 @@ fn entry(moment: Timestamp) -> Entry {
     Entry {
         id: id(moment),
         lineage: ONE.parse().unwrap(),
+        revision: moment.as_second(),
         confirmed: true,
         counts: true,
         is_rescue: false,

@@ -18,6 +18,8 @@ pub struct Entry {
     pub id: BackupId,
     /// Its lineage.
     pub lineage: LineageName,
+    /// Its revision.
+    pub revision: i64,
     /// Whether its history and its fingerprint are accepted.
     pub confirmed: bool,
     /// Whether its signature counts.
@@ -46,6 +48,7 @@ impl Entry {
         Self {
             id: backup.id(),
             lineage: manifest.lineage,
+            revision: manifest.revision,
             confirmed: backup.unconfirmed.is_none(),
             counts: backup.counts,
             is_rescue: manifest.source == Source::Rescue,
