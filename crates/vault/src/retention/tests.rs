@@ -138,7 +138,7 @@ fn an_emptied_cluster_does_not_age_the_good_one_out() {
     assert_eq!(verdict(&view, &policy, 30), Verdict::Keep(vec![Reason::Unconfirmed]));
     assert!(keeps(&view, &policy, 0, &Reason::BeforeUnconfirmed(TWO.parse().unwrap())));
     // Of a third history nothing hangs on it.
-    view.entries[0].lineage = "0001-talos-7".parse().unwrap();
+    view.entries[0].lineage = "0001-0000000000000001-0".parse().unwrap();
     assert_eq!(verdict(&view, &policy, 0), Verdict::Expire(Expiry::NoRule));
     // One that does not tell where it came from could have come from anywhere.
     view.unconfirmed[0].1 = None;
