@@ -194,7 +194,7 @@ fn shown(one: &Given<'_>) -> Vec<String> {
 
 /// What is wrong with a command that is about to be shown as one to be run; checked in builds for development, so by every test that provokes an error.
 fn runnable(words: &[String]) -> Result<(), String> {
-    const PROGRAMS: [&str; 6] = ["lifeboat", "env", "etcdctl", "mv", "rm", "sh"];
+    const PROGRAMS: [&str; 8] = ["lifeboat", "chmod", "chown", "env", "etcdctl", "mv", "rm", "sh"];
     let first = words.first().map_or("", String::as_str);
     if !PROGRAMS.contains(&first) {
         return Err(format!("'{first}' is no program that is named here"));

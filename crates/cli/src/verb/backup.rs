@@ -159,9 +159,10 @@ impl OfRun {
     async fn recorded(self, work: impl Future<Output = Outcome<Report>>) -> Outcome<Report> {
         let outcome = work.await;
         let failure = outcome.as_ref().err();
-        // What was not begun did not fail.
-        let is_no_run =
-            self.dry_run || failure.is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository));
+        // What was not begun did not fail; and a mark that says so does not belong into what may be somebody else's repository.
+        let is_no_run = self.dry_run
+            || failure
+                .is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository | Code::WrongCluster));
         let cluster = self.cluster.or_else(|| outcome.as_ref().ok().map(|report| report.cluster.clone()));
         let was_fine = outcome.as_ref().is_ok_and(|report| report.code == Code::Ok && report.last_run_was_fine);
         if let Some(cluster) = cluster.filter(|_| !is_no_run && !was_fine) {

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long)]
     install: bool,
     /// Write below this directory
-    #[arg(long, value_name = "DIR", default_value = "/", requires = "install", env = "LIFEBOAT_ROOT")]
+    #[arg(long, value_name = "DIR", default_value = "/", env = "LIFEBOAT_ROOT")]
     root: PathBuf,
     /// The program that is run [default: this one]
     #[arg(long, value_name = "PATH", env = "LIFEBOAT_PROGRAM")]
