@@ -31,6 +31,7 @@ cargo xtask <command>
   test [options] [-- FILTER]
                             every check and test; options:
     --full                  the long ones too (soak, all version pairs, long property runs)
+    --strict                a test that fails once has failed, even if it passes when run again alone
     --require-etcd A,B      fail unless these etcd versions were tested, e.g. 3.5,3.6
   demo                      the main job on a real etcd: back up, lose everything, restore, compare
   bench [--out FILE]        speed and memory beside etcdctl, etcdutl, zstd and age; FILE gets the numbers as JSON

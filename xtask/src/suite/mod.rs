@@ -6,6 +6,7 @@
 //! Tests talk to this program through lines on their output:
 //! `MATRIX: <etcd version> <test name> ok` and `SKIPPED: <what and why>`.
 
+mod again;
 mod options;
 mod parse;
 mod phases;
@@ -34,7 +35,7 @@ pub(crate) fn command(args: &[String]) -> Result<ExitCode> {
     let peers = fetch_in_background();
     summary.gate("tidy", tidy::findings()?);
     for phase in phases::before_peers() {
-        phase.run(&mut summary)?;
+        phase.run(&options, &mut summary)?;
     }
     let peers = match peers.recv() {
         Ok(found) => found.unwrap_or_else(|error| {
@@ -47,7 +48,7 @@ pub(crate) fn command(args: &[String]) -> Result<ExitCode> {
         summary.note(format!("{}: {}", missing.name, missing.why));
     }
     for phase in phases::with_peers(&options, &peers, &mut summary) {
-        phase.run(&mut summary)?;
+        phase.run(&options, &mut summary)?;
     }
     for version in &options.require_etcd {
         if peers.path(&format!("etcd-{version}")).is_none() {

@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 pub(super) struct Options {
     /// Run the long tests too.
     pub(super) full: bool,
+    /// A test that fails once has failed, even if it passes when it is run again.
+    pub(super) strict: bool,
     /// etcd versions (`3.5`) without which the run fails.
     pub(super) require_etcd: Vec<String>,
     /// Given to every test binary: names to select.
@@ -20,6 +22,7 @@ impl Options {
         while let Some(arg) = rest.next() {
             match arg.as_str() {
                 "--full" => options.full = true,
+                "--strict" => options.strict = true,
                 "--require-etcd" => match rest.next() {
                     Some(list) => options.require(list)?,
                     None => bail!("--require-etcd wants versions, e.g. 3.5,3.6"),
@@ -57,8 +60,8 @@ mod tests {
 
     #[test]
     fn options_and_filter_are_told_apart() {
-        let options = parse(&["--full", "--require-etcd", "3.5,3.6", "--", "restore", "--exact"]).unwrap();
-        assert!(options.full);
+        let options = parse(&["--full", "--strict", "--require-etcd", "3.5,3.6", "--", "restore", "--exact"]).unwrap();
+        assert!(options.full && options.strict);
         assert_eq!(options.require_etcd, ["3.5", "3.6"]);
         assert_eq!(options.filter, ["restore", "--exact"]);
         assert_eq!(parse(&["--require-etcd=3.7"]).unwrap().require_etcd, ["3.7"]);

@@ -20,6 +20,14 @@ pub(super) struct Binary {
     pub(super) finished: bool,
 }
 
+impl Binary {
+    /// The tests listed after the last `failures:`.
+    pub(super) fn failed_names(&self) -> Vec<&str> {
+        let Some(start) = self.failures.iter().rposition(|line| line == "failures:") else { return Vec::new() };
+        self.failures[start + 1..].iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect()
+    }
+}
+
 /// A test, or a part of one, that did not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Skipped {
@@ -201,6 +209,7 @@ error: test failed, to rerun pass `-p lifeboat-tests --test e2e`
         assert_eq!((e2e.name.as_str(), e2e.passed, e2e.failed), ("e2e: tests/e2e.rs", 2, 1));
         assert_eq!(e2e.skipped, [Skipped { test: "x::etcd_3_4".to_owned(), why: "x on etcd 3.4: not available".to_owned() }]);
         assert_eq!(e2e.matrix, [("3.6".to_owned(), "x".to_owned())]);
+        assert_eq!(e2e.failed_names(), ["y"]);
         assert!(e2e.failures.iter().any(|line| line == "boom"), "{:?}", e2e.failures);
         assert!(!e2e.failures.iter().any(|line| line.contains("MATRIX")), "{:?}", e2e.failures);
         assert_eq!((docs.name.as_str(), docs.finished), ("bbolt: documentation", false));

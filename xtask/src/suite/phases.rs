@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::again;
 use super::options::Options;
-use super::parse::Parser;
+use super::parse::{Binary, Parser};
 use super::summary::Summary;
 use crate::peers::Peers;
 use crate::{process, workspace};
@@ -138,7 +139,7 @@ impl Phase {
     }
 
     /// Runs the phase and adds what came of it to the summary. Only a failure to run anything at all is an error.
-    pub(super) fn run(self, summary: &mut Summary) -> Result<()> {
+    pub(super) fn run(self, options: &Options, summary: &mut Summary) -> Result<()> {
         if !self.tests && !installed(self.name) {
             summary.skip(format!("{}: this cargo has no such component", self.name));
             return Ok(());
@@ -164,10 +165,30 @@ impl Phase {
         }
         if self.tests {
             summary.end_of_tests(self.name, &parser, ok);
+            if status.is_some() && !options.strict {
+                self.look_again(&parser.binaries, &mut log, summary)?;
+            }
         } else if !ok {
             summary.gate(self.name, lines);
         }
         println!("   {:.0} s, log: {}", begun.elapsed().as_secs_f64(), path.display());
+        Ok(())
+    }
+
+    /// Runs the tests that failed once more, if a second look is due; see [`again`].
+    fn look_again(&self, binaries: &[Binary], log: &mut File, summary: &mut Summary) -> Result<()> {
+        let Some(names) = again::due(binaries) else { return Ok(()) };
+        println!("   again, alone: {}", names.join(" "));
+        let mut parser = Parser::default();
+        let status = process::stream(&again::command(&self.command, &names), self.limit, |line| {
+            drop(writeln!(log, "{line}"));
+            parser.line(line);
+        })?;
+        if status.is_some_and(|status| status.success()) && again::all_passed(&parser.binaries, &names) {
+            summary.unsteady(binaries);
+        } else {
+            println!("   they failed again");
+        }
         Ok(())
     }
 }

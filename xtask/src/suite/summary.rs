@@ -13,6 +13,8 @@ pub(super) struct Summary {
     skipped: Vec<String>,
     notes: Vec<String>,
     failures: Vec<String>,
+    /// Failed once, passed when run again.
+    unsteady: Vec<String>,
     /// etcd version -> names of the tests that passed on it.
     matrix: BTreeMap<String, BTreeSet<String>>,
 }
@@ -40,7 +42,18 @@ impl Summary {
             for line in &binary.failures {
                 println!("{line}");
             }
-            self.failures.push(format!("{}: {} failed: {}", binary.name, binary.failed, failed_names(&binary.failures)));
+            self.failures.push(failed(binary));
+        }
+    }
+
+    /// The failures of these binaries, which were added before, passed when they were run again alone: they are named, and count as passed.
+    pub(super) fn unsteady(&mut self, binaries: &[Binary]) {
+        for binary in binaries.iter().filter(|binary| binary.failed > 0) {
+            let text = failed(binary);
+            self.failures.retain(|failure| *failure != text);
+            self.failed -= binary.failed;
+            self.passed += binary.failed;
+            self.unsteady.extend(binary.failed_names().iter().map(|test| format!("{}: {test}", binary.name)));
         }
     }
 
@@ -96,6 +109,9 @@ impl Summary {
         for why in &self.skipped {
             text.push_str(&format!("SKIPPED: {why}\n"));
         }
+        for test in &self.unsteady {
+            text.push_str(&format!("UNSTEADY: {test}: failed once, passed when run again alone\n"));
+        }
         for failure in &self.failures {
             text.push_str(&format!("FAILED: {failure}\n"));
         }
@@ -104,16 +120,14 @@ impl Summary {
             rows.extend(self.matrix.iter().map(|(version, tests)| [version.clone(), tests.len().to_string()]));
             text.push_str(&align(&rows));
         }
-        text.push_str(&format!("{} passed, {} failed, {} skipped\n", self.passed, self.failed, self.skipped.len()));
+        let unsteady = if self.unsteady.is_empty() { String::new() } else { format!(" ({} unsteady)", self.unsteady.len()) };
+        text.push_str(&format!("{} passed{unsteady}, {} failed, {} skipped\n", self.passed, self.failed, self.skipped.len()));
         text
     }
 }
 
-/// The names listed after the last `failures:`.
-fn failed_names(failures: &[String]) -> String {
-    let start = failures.iter().rposition(|line| line == "failures:").map_or(0, |at| at + 1);
-    let names: Vec<&str> = failures[start..].iter().map(|line| line.trim()).filter(|line| !line.is_empty()).collect();
-    names.join(" ")
+fn failed(binary: &Binary) -> String {
+    format!("{}: {} failed: {}", binary.name, binary.failed, binary.failed_names().join(" "))
 }
 
 #[cfg(test)]
@@ -145,6 +159,19 @@ mod tests {
         summary.gate("tidy", vec!["src/x.rs: 800 lines".to_owned()]);
         assert!(!summary.passed_all());
         assert_eq!(summary.closing(), "FAILED: tidy: src/x.rs: 800 lines\n0 passed, 1 failed, 0 skipped\n");
+    }
+
+    #[test]
+    fn an_unsteady_test_is_named_and_fails_nothing() {
+        let mut summary = Summary::default();
+        let failures = ["failures:", "    x::y"].map(str::to_owned).to_vec();
+        let binary = Binary { name: "e2e".to_owned(), passed: 1, failed: 1, failures, finished: true, ..Binary::default() };
+        summary.binary(&binary);
+        assert!(!summary.passed_all());
+        summary.unsteady(&[binary]);
+        assert!(summary.passed_all());
+        let closing = "UNSTEADY: e2e: x::y: failed once, passed when run again alone\n2 passed (1 unsteady), 0 failed, 0 skipped\n";
+        assert_eq!(summary.closing(), closing);
     }
 
     #[test]
