@@ -249,3 +249,37 @@ fn a_failed_run_by_hand_shows_in_status_until_one_succeeds() {
     assert_eq!(status(&job, 0)["state"], "protected");
     assert_eq!(marks(), one + 1, "that it is over is a change");
 }
+
+/// The member is rewritten while its window is open, and by nobody before that.
+#[test]
+fn members_that_need_it_are_defragmented_in_their_window() {
+    let Some(etcd) = single("window") else { return };
+    let job = Job::new();
+    lifeboat_tests::matrix::block_on(async {
+        let client = etcd.client(0).await;
+        for n in 0..24_u8 {
+            drop(client.put(etcd_api::PutRequest::new("/big", vec![n; 1 << 20])).await.unwrap());
+        }
+        let revision = client.status().await.unwrap().header.revision;
+        client.compact(revision, true).await.unwrap();
+    });
+    configure(
+        &job,
+        "  backup: {every: 6h}\n  defrag: {cron: '* * * * *', window: 1m, free_above: 8MiB}\n  alert: {db_size_above: 1KiB}",
+        &cluster(CLUSTER, &etcd, ""),
+    );
+    let mut agent = Agent::start(&job);
+    agent.wait("its members are looked at", |agent| {
+        agent.metric("lifeboat_health_findings{cluster=\"prod\",severity=\"alert\"}").is_some_and(|alerts| alerts >= 1.0)
+    });
+    agent.wait("a backup comes first, and then the member", |agent| {
+        agent.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}") == Some(1.0)
+            && agent.metric("lifeboat_defragmented_members_total{cluster=\"prod\"}") == Some(1.0)
+    });
+    agent.wait("what was free is gone", |agent| {
+        let of = |name: &str| agent.metric(&format!("lifeboat_member_db_{name}_bytes{{cluster=\"prod\",member=\"m0\"}}"));
+        of("size").zip(of("in_use")).is_some_and(|(size, in_use)| size - in_use < 8e6)
+    });
+    assert_eq!(agent.metric("lifeboat_last_defrag_success{cluster=\"prod\"}"), Some(1.0));
+    drop(agent.end());
+}

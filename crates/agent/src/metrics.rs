@@ -1,10 +1,10 @@
 //! What is known, as Prometheus and OpenMetrics read it. Names and labels are stable; `docs/metrics.md` has them.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use engine::care::health::Severity;
+use engine::care::health::{Severity, quota_reached};
 use engine::status::State;
 use etcd_api::AlarmKind;
 use jiff::Timestamp;
@@ -51,6 +51,31 @@ pub fn text(observed: &Arc<Observed>, now: Timestamp) -> Result<String, fmt::Err
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// What a run that no agent made knows, for the textfile collector of node_exporter: no counters, which a process that ends at once does not have.
+///
+/// # Errors
+/// As [`text`].
+pub fn textfile(clusters: BTreeMap<String, Cluster>, now: Timestamp) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    for family in (Page { clusters, now }).families().into_iter().filter(|family| !family.is_counter && !family.values.is_empty()) {
+        // Whether something is done now nobody knows later.
+        if family.name == "lifeboat_busy" {
+            continue;
+        }
+        writeln!(text, "# HELP {} {}\n# TYPE {} gauge", family.name, family.help, family.name)?;
+        for (labels, value) in &family.values {
+            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            writeln!(text, "{}{{{}}} {value}", family.name, labels.join(","))?;
+        }
+    }
+    Ok(text)
+}
+
+/// A label's value as the text format has it (Prometheus, "Exposition formats", text-based format).
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 impl Collector for Page {
@@ -198,6 +223,17 @@ impl Page {
             self.counter("lifeboat_retention_deleted", "Backups that this agent removed by the policy, on all stores", |known| {
                 known.pruned
             }),
+            self.counter("lifeboat_defragmented_members", "Members that this agent defragmented in their window", |known| {
+                known.defragmented
+            }),
+            self.gauge("lifeboat_last_defrag_timestamp_seconds", "When this agent looked for members to defragment last", |known| {
+                Some(seconds(known.last_defrag?.0))
+            }),
+            self.gauge(
+                "lifeboat_last_defrag_success",
+                "1 where that went well, 0 where it could not be begun or stopped half way",
+                |known| Some(f64::from(u8::from(known.last_defrag?.1))),
+            ),
             self.counter("lifeboat_store_errors", "Times the store did not answer or refused", |known| known.store_errors),
             self.counter("lifeboat_source_errors", "Times etcd or Talos could not be reached", |known| known.source_errors),
             self.gauge("lifeboat_busy", "1 while something is done for the cluster", |known| {
@@ -214,6 +250,17 @@ impl Page {
             }),
             self.gauge("lifeboat_store_bytes", "Bytes that all backups take there", move |known| {
                 standing(known).map(|standing| number(standing.stored_bytes))
+            }),
+            self.gauges(
+                "lifeboat_store_lacks_backups",
+                "Backups that another store holds and this one lacks; only where that is so",
+                |known| {
+                    let behind = known.standing.iter().flat_map(|standing| &standing.behind);
+                    behind.filter_map(|behind| Some((vec![("store", behind.store.clone())], number(behind.lacks? as u64)))).collect()
+                },
+            ),
+            self.gauge("lifeboat_stores_behind", "Stores that lack backups or cannot be read", move |known| {
+                standing(known).map(|standing| number(standing.behind.len() as u64))
             }),
             self.gauge("lifeboat_unconfirmed_lineages", "Histories that nobody has confirmed", move |known| {
                 standing(known).map(|standing| number(standing.unconfirmed.len() as u64))
@@ -245,6 +292,22 @@ impl Page {
             self.of_each("lifeboat_member_is_leader", "1 for the leader", |member| {
                 Some(f64::from(u8::from(member.status()?.leader == Some(member.id))))
             }),
+            self.gauge("lifeboat_etcd_growth_bytes_per_day", "How many bytes more are in use each day, by the backups", |known| {
+                Some(known.standing.as_ref()?.growth?.bytes_per_day)
+            }),
+            self.gauge(
+                "lifeboat_etcd_quota_reached_timestamp_seconds",
+                "When the quota is reached at that pace; only where it ever is",
+                |known| {
+                    let growth = known.standing.as_ref()?.growth?;
+                    Some(seconds(quota_reached(known.view.as_ref()?, &growth)?.0))
+                },
+            ),
+            self.gauge(
+                "lifeboat_certificate_expires_timestamp_seconds",
+                "When the first of the certificates that are in use ends",
+                |known| known.certificate_ends.map(seconds),
+            ),
             self.gauges("lifeboat_alarms", "Alarms that are raised, by kind", |known| {
                 let Some(alarms) = known.view.as_ref().and_then(|view| view.alarms.as_ref()) else { return Vec::new() };
                 let mut kinds: BTreeMap<String, f64> = BTreeMap::from([("NOSPACE".to_owned(), 0.0), ("CORRUPT".to_owned(), 0.0)]);

@@ -35,6 +35,10 @@ pub struct Cluster {
     pub failed: u64,
     /// Backups that this agent removed by the policy, on all stores together.
     pub pruned: u64,
+    /// Members that this agent defragmented.
+    pub defragmented: u64,
+    /// When it looked for members to defragment last, and whether all went well.
+    pub last_defrag: Option<(Timestamp, bool)>,
     /// Times the store did not answer or refused.
     pub store_errors: u64,
     /// Times etcd or Talos could not be reached.
@@ -43,6 +47,8 @@ pub struct Cluster {
     pub leader_changes: u64,
     /// What was seen of its members last, and when; none while they are not looked at or do not answer.
     pub view: Option<ClusterView>,
+    /// When the first of the certificates that are in use there ends.
+    pub certificate_ends: Option<Timestamp>,
     /// What was found in it.
     pub findings: Vec<Finding>,
     /// Why the members could not be looked at.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::config::{Policy, Schedule};
+use engine::config::{Defrag, Policy, Schedule};
 use jiff::{SignedDuration, Timestamp};
 
 /// The pause after a first failure; it doubles with each further one.
@@ -18,6 +18,8 @@ pub const CHECKS_WAIT: Duration = Duration::from_secs(3_600);
 pub enum Job {
     /// A backup.
     Backup,
+    /// A defragmentation of the members that need it, while its window is open.
+    Defrag,
     /// A verification of the newest backup.
     Verify,
     /// A drill of the backup that was drilled least recently.
@@ -30,6 +32,7 @@ impl Job {
     pub fn word(self) -> &'static str {
         match self {
             Self::Backup => "backup",
+            Self::Defrag => "defrag",
             Self::Verify => "verify",
             Self::Drill => "drill",
         }
@@ -45,6 +48,10 @@ pub struct Memory {
     pub last_verify: Option<Timestamp>,
     /// When a drill was run last, whatever came of it.
     pub last_drill: Option<Timestamp>,
+    /// When members were looked at for a defragmentation last, whatever came of it.
+    pub last_defrag: Option<Timestamp>,
+    /// A defragmentation could not be begun; until then none is tried again.
+    pub defrag_not_before: Option<Timestamp>,
     /// Tries of the backup that is due that failed.
     pub failing: Option<Failing>,
     /// Somebody else is at it; until then there is nothing to do.
@@ -96,7 +103,35 @@ pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> 
     let drill = policy.drill.as_ref().and_then(|drill| drill.timing().schedule().ok().flatten());
     let drill =
         drill.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Drill, check_due(schedule.due(memory.last_drill, now))));
-    [backup, verify, drill].into_iter().flatten().min_by_key(|(job, at)| (*at, *job))
+    let defrag = policy.defrag.as_ref().and_then(|defrag| window(defrag, memory, now)).map(|at| (Job::Defrag, at));
+    // Of what is due the backup comes first, however long the other things have waited.
+    [backup, defrag, verify, drill].into_iter().flatten().min_by_key(|(job, at)| ((*at).max(now), *job))
+}
+
+/// When members are looked at next: now while a window is open in which that was not done, else when the next one opens. A window that was missed is not
+/// caught up: it was chosen for its hours.
+fn window(defrag: &Defrag, memory: &Memory, now: Timestamp) -> Option<Timestamp> {
+    let opens = defrag.opens().ok()?;
+    let open = opens.next_after(now.checked_sub(SignedDuration::try_from(defrag.window()).ok()?).ok()?).filter(|opened| *opened <= now);
+    let is_done = |opened: Timestamp| memory.last_defrag.is_some_and(|done| done >= opened && !is_to_come(done, now));
+    match open.filter(|opened| !is_done(*opened)) {
+        Some(opened) => {
+            let wait = memory.defrag_not_before.filter(|until| !is_to_come(*until, later(now, CHECKS_WAIT)));
+            Some(wait.map_or(opened, |until| opened.max(until)))
+        }
+        None => opens.next_after(now),
+    }
+}
+
+/// How long the window that is open now stays open; nothing where none is.
+#[must_use]
+pub fn window_left(defrag: &Defrag, now: Timestamp) -> Duration {
+    let left = || {
+        let window = SignedDuration::try_from(defrag.window()).ok()?;
+        let opened = defrag.opens().ok()?.next_after(now.checked_sub(window).ok()?).filter(|opened| *opened <= now)?;
+        Duration::try_from(opened.checked_add(window).ok()?.duration_since(now)).ok()
+    };
+    left().unwrap_or_default()
 }
 
 /// Whether a backup that is due failed, and all its retries.
@@ -309,5 +344,26 @@ mod tests {
         let now = at("2026-11-22T12:00:00Z");
         let memory = Memory { busy_until: Some(at("2026-11-22T12:00:30Z")), ..Memory::default() };
         assert_eq!(next("prod", &policy, &memory, now), Some((Job::Backup, at("2026-11-22T12:00:30Z"))));
+    }
+
+    #[test]
+    fn a_window_is_used_once_while_it_is_open_and_not_caught_up() {
+        let policy = policy("backup: {every: 6h}, defrag: {cron: '0 3 * * 0', timezone: Europe/Berlin, window: 2h}");
+        let sunday = |time: &str| at(&format!("2026-11-22T{time}:00Z"));
+        let memory = Memory { last_backup: Some(sunday("01:00")), ..Memory::default() };
+        // 03:00 in Berlin is 02:00 UTC.
+        let due = |memory: &Memory, time: &str| next("prod", &policy, memory, sunday(time)).unwrap();
+        assert_eq!(due(&memory, "01:30"), (Job::Defrag, sunday("02:00")));
+        assert_eq!(due(&memory, "02:00"), (Job::Defrag, sunday("02:00")));
+        assert_eq!(due(&memory, "03:59"), (Job::Defrag, sunday("02:00")), "still open");
+        assert_eq!(due(&memory, "04:01").0, Job::Backup, "it is closed, and not caught up");
+        let done = Memory { last_defrag: Some(sunday("02:01")), ..memory.clone() };
+        assert_eq!(due(&done, "02:30").0, Job::Backup, "once in a window");
+        let failed = Memory { defrag_not_before: Some(sunday("02:20")), ..memory.clone() };
+        assert_eq!(due(&failed, "02:15"), (Job::Defrag, sunday("02:20")));
+        let late = Memory { last_backup: Some(at("2026-11-21T00:00:00Z")), ..memory };
+        assert_eq!(due(&late, "02:30").0, Job::Backup, "of what is due the backup comes first");
+        assert_eq!(window_left(policy.defrag.as_ref().unwrap(), sunday("03:30")), Duration::from_secs(1_800));
+        assert_eq!(window_left(policy.defrag.as_ref().unwrap(), sunday("04:30")), Duration::ZERO);
     }
 }

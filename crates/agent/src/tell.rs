@@ -99,6 +99,19 @@ async fn round(lines: &mut Lines, receivers: &[Receiver], clusters: &[(String, C
 
 /// What becomes of a run, told at once to who hears of runs.
 pub(crate) async fn tell_run(config: &Config, cluster: &str, event: Event, title: String, text: String, say: &Say) {
+    deliver(config, cluster, event, title, text, say, &|receiver| receiver.hears_run(event, cluster)).await;
+}
+
+/// Tells everybody who hears it, at once; who could not be told is said.
+pub(crate) async fn deliver(
+    config: &Config,
+    cluster: &str,
+    event: Event,
+    title: String,
+    text: String,
+    say: &Say,
+    hears: &(dyn Fn(&Receiver) -> bool + Sync),
+) {
     let message = Message {
         event,
         reminder: false,
@@ -110,7 +123,7 @@ pub(crate) async fn tell_run(config: &Config, cluster: &str, event: Event, title
         host: notify::host(),
     };
     let receivers = notify::receivers(&config.notify);
-    let who: Vec<&Receiver> = receivers.iter().filter(|receiver| receiver.hears_run(event, cluster)).collect();
+    let who: Vec<&Receiver> = receivers.iter().filter(|receiver| hears(receiver)).collect();
     for answer in join_all(who.into_iter().map(|receiver| notify::send(receiver, &message))).await {
         if let Err(why) = answer.outcome {
             say(&format!("{cluster}: {} could not be told: {why}", answer.receiver));
@@ -125,6 +138,7 @@ fn situations(cluster: &str, known: &Cluster, now: Timestamp) -> Vec<So> {
         all.extend(backups(cluster, known, standing, now));
         if standing.state != State::Unknown {
             all.push(content(cluster, standing));
+            all.push(stores(cluster, standing));
             all.extend(drills(cluster, standing));
         }
     }
@@ -176,6 +190,21 @@ fn content(cluster: &str, standing: &Standing) -> So {
         title: format!("{cluster}: {} damaged backups", ids.len()),
         text: format!("{}\nnext: lifeboat verify --all --read --cluster {cluster}", ids.join("\n")),
     }
+}
+
+fn stores(cluster: &str, standing: &Standing) -> So {
+    let of = |situation: Situation, title: String, text: String| So { topic: Topic::Stores, situation, title, text };
+    if standing.behind.is_empty() {
+        let title = format!("{cluster}: every store holds the backups");
+        return of(Situation::of(Condition::Fine), title.clone(), title);
+    }
+    let names: Vec<&str> = standing.behind.iter().map(|behind| behind.store.as_str()).collect();
+    let lines: Vec<String> = standing.behind.iter().map(ToString::to_string).collect();
+    of(
+        Situation::about(Condition::StoreBehind, names.join(" ")),
+        format!("{cluster}: {} behind: {}", if names.len() == 1 { "a store is" } else { "stores are" }, names.join(", ")),
+        format!("{}\nnext: lifeboat status --cluster {cluster}", lines.join("\n")),
+    )
 }
 
 /// One that found nothing out is neither a failure nor the end of one.

@@ -8,7 +8,7 @@ use engine::config::{self, Config, Event, Policy};
 use engine::lease::{Holder, Mode};
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
-use engine::{Code, Failure, Outcome, backup, drill, exclusion, place, prune, record, verify};
+use engine::{Code, Failure, Outcome, backup, drill, exclusion, place, prune, record, stores, verify};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
@@ -19,6 +19,7 @@ use vault::repository::Catalog;
 
 use crate::Say;
 use crate::hooked::Hooked;
+use crate::maintain;
 use crate::observed::{Attempt, Observed};
 use crate::plan::{self, Job, Memory};
 use crate::tell::tell_run;
@@ -39,6 +40,8 @@ const BACKUP_MAY_TAKE: Duration = Duration::from_secs(3_600);
 const JOB_WITHIN: Duration = Duration::from_secs(12 * 3_600);
 /// How long writing down what a run came to may take.
 const RECORD_WITHIN: Duration = Duration::from_secs(60);
+/// After which time a defragmentation that could not be begun is tried again, while its window is open.
+const DEFRAG_AGAIN_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
 /// What all clusters share.
 #[derive(Clone)]
@@ -139,6 +142,7 @@ impl Tended {
                 Job::Backup => self.back_up().await,
                 Job::Verify => self.verify().await,
                 Job::Drill => self.drill().await,
+                Job::Defrag => self.defrag().await,
             }
         };
         // Whatever hangs must not hold a turn for ever that others wait for.
@@ -172,6 +176,7 @@ impl Tended {
             }
             Job::Verify => self.memory.last_verify = Some(now),
             Job::Drill => self.memory.last_drill = Some(now),
+            Job::Defrag => self.memory.last_defrag = Some(now),
         }
     }
 
@@ -194,7 +199,7 @@ impl Tended {
                 let (verify, drill) = last_checks(catalog);
                 self.memory.last_verify = self.memory.last_verify.max(verify);
                 self.memory.last_drill = self.memory.last_drill.max(drill);
-                status::judge(catalog, &self.policy, now)
+                Standing { behind: self.behind(catalog).await, ..status::judge(catalog, &self.policy, now) }
             }
             Ok(None) => Standing { next: Some(now), ..Standing::empty(self.name.clone()) },
             Err(failure) => {
@@ -217,6 +222,13 @@ impl Tended {
             Ok(repository) => place::catalog(&repository, &options, &self.name).await.map(Some),
             Err(failure) => none_yet(failure),
         }
+    }
+
+    /// The stores that lack what the one that was read holds.
+    async fn behind(&self, catalog: &Catalog) -> Vec<status::StoreBehind> {
+        let places = stores::of_policy(&self.policy, &self.config.keys.trusted_signers, false);
+        let Ok((at, _)) = stores::first_readable(&places).await else { return Vec::new() };
+        stores::behind(&places, &places[at].options.url, catalog).await
     }
 
     /// A backup grows old without anything being read.
@@ -420,6 +432,39 @@ impl Tended {
             }
         }
         self.look().await;
+    }
+
+    async fn defrag(&mut self) {
+        let began = Timestamp::now();
+        self.begin(Job::Defrag, began);
+        let Some(cluster) = self.config.clusters.get(self.name.as_str()) else { return };
+        let Some(window) = &self.policy.defrag else { return };
+        let until = Instant::now() + plan::window_left(window, began);
+        let outcome = maintain::defragment(&self.config, &self.name, cluster, &self.policy, until, self.teller().as_ref()).await;
+        match outcome {
+            Ok(ran) => {
+                self.memory.last_defrag = Some(began);
+                for turn in &ran.turns {
+                    self.say(&format!("defragmented {}: {} bytes, {} before", turn.label, turn.after, turn.before));
+                }
+                if let Some(failure) = &ran.stopped {
+                    self.say(&failure.what);
+                }
+                self.shared.observed.of(self.name.as_str(), |known| {
+                    known.defragmented += ran.turns.len() as u64;
+                    known.last_defrag = Some((began, ran.stopped.is_none()));
+                });
+            }
+            // Somebody else is at it, or a member is away: the window is still open for a while.
+            Err(failure) => {
+                self.memory.defrag_not_before = began.checked_add(DEFRAG_AGAIN_AFTER).ok();
+                self.say(&format!("nobody is defragmented: {}", engine::stores::reason(&failure)));
+                self.shared.observed.of(self.name.as_str(), |known| {
+                    known.count(&failure);
+                    known.last_defrag = Some((began, false));
+                });
+            }
+        }
     }
 
     /// Whatever was found out, the next one is due by the schedule; what could not be done is tried again sooner.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::care::health::{self, examine};
+use engine::care::health::{self, examine, examine_thresholds};
 use engine::care::look::look;
 use engine::config::{Config, duration};
+use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
 use tokio::time::{sleep, timeout};
 
@@ -31,7 +32,10 @@ pub(crate) async fn watch(name: String, mut config: Receiver<Arc<Config>>, obser
         };
         observed.of(&name, |known| match looked {
             Ok((certificates, view)) => {
-                let findings: Vec<health::Finding> = examine(&view, known.view.as_ref(), &certificates);
+                let mut findings: Vec<health::Finding> = examine(&view, known.view.as_ref(), &certificates);
+                let growth = known.standing.as_ref().and_then(|standing| standing.growth);
+                findings.extend(examine_thresholds(&view, &now.policy(cluster).alert, growth.as_ref(), Timestamp::now()));
+                known.certificate_ends = certificates.ends.iter().map(|(_, end)| *end).min();
                 known.looked(view, findings);
             }
             Err(failure) => {

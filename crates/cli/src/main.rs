@@ -4,6 +4,7 @@ mod again;
 mod args;
 mod consent;
 mod escape;
+mod metrics_file;
 mod output;
 mod passphrase;
 mod progress;

@@ -93,6 +93,12 @@ pub const LAG_ALERT: u64 = 5_000;
 pub const CERTIFICATE_ADVICE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Time left to a certificate, below which it is an alert.
 pub const CERTIFICATE_ALERT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Time until a quota is reached at the pace of the backups, below which that is worth a word.
+pub const QUOTA_REACHED_ADVICE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The same, below which it is an alert.
+pub const QUOTA_REACHED_ALERT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Below so many bytes in use a backup's growth is not judged: a small cluster doubles by one more namespace.
+pub const GROWTH_FROM: u64 = 16 << 20;
 /// How long a member may take for its status before that is worth a word.
 pub const LATENCY_ADVICE: Duration = Duration::from_millis(500);
 /// How often `etcd health` looks while it waits or watches.
@@ -116,6 +122,8 @@ pub const DEFRAG_MOST: Duration = Duration::from_secs(24 * 3600);
 pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
 /// How long a repository may take to say how young its newest backup is.
 pub const REPOSITORY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long one of several stores may take to tell what it holds.
+pub const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 /// A backup older than this is offered anew before a member is rewritten.
 pub const BACKUP_BEFORE_DEFRAG: SignedDuration = SignedDuration::from_hours(1);
 /// How long a backup waits for a defragmentation on the same machine. Longer ones are for another run: the caller is told.

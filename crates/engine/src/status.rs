@@ -12,9 +12,11 @@ use vault::repository::Catalog;
 use vault::repository::catalog::Backup;
 use vault::repository::proof::Proof;
 
+use crate::care::size;
+use crate::care::trend::Growth;
 use crate::config::{Policy, Schedule};
 use crate::failure::{Code, Failure};
-use crate::limits::CLOCKS_DIFFER;
+use crate::limits::{CLOCKS_DIFFER, GROWTH_FROM};
 use crate::record;
 
 /// How well a cluster is protected.
@@ -146,8 +148,33 @@ pub struct Standing {
     pub last_drill: Option<Ending>,
     /// Backups of which a check found that they are bad.
     pub damaged: Vec<BackupId>,
+    /// How fast the data grow, where that can be told.
+    pub growth: Option<Growth>,
+    /// Stores that lack backups which others hold, or could not be read. Filled in by whoever looks at all of them.
+    pub behind: Vec<StoreBehind>,
     /// What else is worth a word.
     pub warnings: Vec<String>,
+}
+
+/// A store that does not hold what the policy wants it to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreBehind {
+    /// Its name in the configuration.
+    pub store: String,
+    /// How many of the backups that count it lacks; none where that is not known.
+    pub lacks: Option<usize>,
+    /// Why that is not known.
+    pub why: Option<String>,
+}
+
+impl fmt::Display for StoreBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, lacks, why } = self;
+        match (lacks, why) {
+            (Some(lacks), _) => write!(f, "the store '{store}' lacks {lacks} backups"),
+            (None, why) => write!(f, "the store '{store}' cannot be read: {}", why.as_deref().unwrap_or("no reason is known")),
+        }
+    }
 }
 
 impl Standing {
@@ -183,6 +210,8 @@ impl Standing {
             drilled: None,
             last_drill: None,
             damaged: Vec::new(),
+            growth: None,
+            behind: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -229,7 +258,8 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
         drilled,
         last_drill,
         damaged: catalog.backups.iter().filter(|backup| backup.proof.failed.is_some() || backup.incomplete).map(Backup::id).collect(),
-        warnings: warnings(catalog, ahead, now),
+        growth: growth(catalog, now),
+        warnings: warnings(catalog, policy, ahead, now),
         ..Standing::empty(catalog.cluster.clone())
     }
 }
@@ -296,8 +326,31 @@ fn proofs(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>, Option<En
     (verified, drilled, last.map(|(_, ending)| ending))
 }
 
-fn warnings(catalog: &Catalog, newest: Option<Timestamp>, now: Timestamp) -> Vec<String> {
-    let mut warnings = Vec::new();
+/// The bytes in use of the backups that count, by their moments.
+fn growth(catalog: &Catalog, now: Timestamp) -> Option<Growth> {
+    let taken = catalog.eligible().into_iter().filter(|backup| is_taken(backup) && is_past(backup.manifest.moment(), now));
+    let points: Vec<_> = taken.map(|backup| (backup.manifest.moment(), in_use(backup))).collect();
+    Growth::of(&points)
+}
+
+fn in_use(backup: &Backup) -> u64 {
+    let snapshot = &backup.manifest.snapshot;
+    snapshot.in_use.unwrap_or(snapshot.db_size)
+}
+
+/// Whether the newest backup is much larger than the one before it.
+fn leap(catalog: &Catalog, grows_by: f64) -> Option<String> {
+    let mut taken: Vec<&Backup> = catalog.eligible().into_iter().filter(|backup| is_taken(backup)).collect();
+    taken.sort_unstable_by_key(|backup| std::cmp::Reverse(backup.manifest.moment()));
+    let [newest, before, ..] = taken[..] else { return None };
+    let (now, then) = (in_use(newest), in_use(before));
+    let is_leap = now >= GROWTH_FROM && now as f64 > then as f64 * (1.0 + grows_by);
+    is_leap
+        .then(|| format!("the newest backup holds {}, the one before it {}: more than alert.backup_grows_by allows", size(now), size(then)))
+}
+
+fn warnings(catalog: &Catalog, policy: &Policy, newest: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let mut warnings: Vec<String> = policy.backup_grows_by().and_then(|grows_by| leap(catalog, grows_by)).into_iter().collect();
     if let Some(ahead) = newest.filter(|moment| !is_past(*moment, now)) {
         warnings.push(format!("the newest backup is of {ahead}, which is to come: the clock here or where it was taken is wrong"));
     }

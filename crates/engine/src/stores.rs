@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
+use vault::backup_id::BackupId;
+use vault::mark::Statement;
 use vault::name::{ClusterName, RepositoryId};
-use vault::repository::{Place, Repository, RepositoryError};
+use vault::repository::{Catalog, Place, Repository, RepositoryError};
 use vault::store::Store;
 
 use crate::config::{self, Policy};
 use crate::failure::{Code, Failure, Outcome};
+use crate::limits::STORE_ANSWERS_WITHIN;
 use crate::place::{self, PlaceOptions};
+use crate::status::StoreBehind;
 
 /// A store by the name that people call it.
 #[derive(Clone, Debug, Default)]
@@ -163,6 +167,36 @@ pub async fn first_readable(places: &[NamedPlace]) -> Outcome<(usize, Vec<String
         first_failure.get_or_insert(failure);
     }
     Err(first_failure.unwrap_or_else(|| Failure::usage("no repository is named")))
+}
+
+/// Which of several stores lack backups that the catalog of one of them holds, or cannot be read. `read` is the URL of the one the catalog is of.
+pub async fn behind(places: &[NamedPlace], read: &str, catalog: &Catalog) -> Vec<StoreBehind> {
+    let others = places.iter().filter(|place| place.options.url != read);
+    join_all(others.map(|place| lacking(place, catalog))).await.into_iter().flatten().collect()
+}
+
+async fn lacking(place: &NamedPlace, catalog: &Catalog) -> Option<StoreBehind> {
+    let there = async {
+        match look(&place.options, false).await? {
+            There::Repository(repository) => place::catalog(&repository, &place.options, &catalog.cluster).await.map(Some),
+            There::Empty(_) => Ok(None),
+            There::Out(failure) => Err(failure),
+        }
+    };
+    let there = tokio::time::timeout(STORE_ANSWERS_WITHIN, there).await;
+    let there = there.unwrap_or_else(|_| Err(Failure::new(Code::StoreUnreachable, "it does not answer in time")));
+    match there {
+        Ok(there) => {
+            // What is about to be removed is not missed: each store is pruned by itself.
+            let is_due = |id: BackupId| {
+                catalog.marks.iter().any(|entry| matches!(&entry.mark.statement, Statement::Tombstone(backup, _) if *backup == id))
+            };
+            let is_there = |id: BackupId| there.as_ref().is_some_and(|there| there.backup(&id).is_some());
+            let lacks = catalog.eligible().into_iter().filter(|backup| !is_there(backup.id()) && !is_due(backup.id())).count();
+            (lacks > 0).then(|| StoreBehind { store: place.name.clone(), lacks: Some(lacks), why: None })
+        }
+        Err(failure) => Some(StoreBehind { store: place.name.clone(), lacks: None, why: Some(reason(&failure)) }),
+    }
 }
 
 /// A failure in one line.

@@ -48,7 +48,10 @@ impl Message {
     /// Whether somebody has to do something.
     #[must_use]
     pub fn is_bad(&self) -> bool {
-        matches!(self.event, Event::Failed | Event::Stale | Event::NeverRan | Event::Damaged | Event::DrillFailed | Event::Health)
+        matches!(
+            self.event,
+            Event::Failed | Event::Stale | Event::NeverRan | Event::Damaged | Event::DrillFailed | Event::Health | Event::StoreBehind
+        )
     }
 
     /// The title in one line, cut where it is far too long.

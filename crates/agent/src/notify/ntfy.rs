@@ -25,7 +25,7 @@ pub(super) fn post(ntfy: &Ntfy, message: &Message) -> Result<Post, String> {
 fn look(event: Event) -> (&'static str, &'static str) {
     match event {
         Event::Failed | Event::Damaged | Event::NeverRan => ("high", "rotating_light"),
-        Event::Stale | Event::DrillFailed | Event::Health => ("high", "warning"),
+        Event::Stale | Event::DrillFailed | Event::Health | Event::StoreBehind => ("high", "warning"),
         Event::Warning => ("default", "warning"),
         Event::Recovered | Event::Succeeded => ("default", "white_check_mark"),
         Event::Started | Event::Test => ("low", "lifebuoy"),

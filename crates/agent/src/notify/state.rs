@@ -24,6 +24,8 @@ pub enum Topic {
     Drills,
     /// etcd itself.
     Health,
+    /// That every store holds them.
+    Stores,
 }
 
 /// How it is with one topic.
@@ -46,6 +48,8 @@ pub enum Condition {
     DrillFailed,
     /// Health: etcd needs care.
     Health,
+    /// Stores: one lacks backups, or cannot be read.
+    StoreBehind,
 }
 
 impl Condition {
@@ -61,6 +65,7 @@ impl Condition {
             Self::Damaged => Some(Event::Damaged),
             Self::DrillFailed => Some(Event::DrillFailed),
             Self::Health => Some(Event::Health),
+            Self::StoreBehind => Some(Event::StoreBehind),
         }
     }
 }

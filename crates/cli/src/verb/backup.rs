@@ -11,20 +11,18 @@ use engine::extra::Extra;
 use engine::lease::{Holder, Mode};
 use engine::limits::{GOODBYE_WITHIN, HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
-use engine::place::PlaceOptions;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::manifest::Role;
-use vault::name::{ClusterName, Tag};
+use vault::name::Tag;
 
+use super::of_run::OfRun;
 use crate::args::{GlobalArgs, RepositoryArgs, SealArgs, SourceArgs, SpoolArgs};
+use crate::metrics_file::{self, MetricsArgs};
 use crate::output::{self, size};
 use crate::progress::Teller;
-use crate::resolve::Resolved;
+use crate::resolve::{self, Resolved};
 use crate::{output::Format, passphrase, signals};
-
-/// How long writing down what a run came to may take.
-const RECORD_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Arguments of `lifeboat backup`.
 #[derive(clap::Args, Clone, Debug)]
@@ -34,6 +32,11 @@ pub(crate) struct VerbArgs {
     /// Do not run the hooks of the configuration
     #[arg(long, env = "LIFEBOAT_NO_HOOKS")]
     no_hooks: bool,
+    /// Do not tell the receivers of the configuration
+    #[arg(long, env = "LIFEBOAT_NO_NOTIFY")]
+    no_notify: bool,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// Arguments of every verb that begins with a backup.
@@ -94,7 +97,8 @@ enum ReadBack {
 
 /// Runs `lifeboat backup`.
 pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
-    let VerbArgs { backup: args, no_hooks } = args;
+    let VerbArgs { backup: args, no_hooks, no_notify, metrics } = args;
+    metrics_file::check(&metrics)?;
     let dry_run = args.dry_run;
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
@@ -108,12 +112,14 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
     let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
+    let config = resolve::configuration(global)?.map(|(_, config)| config);
+    let of_run = OfRun::of(&request, config, !no_notify, metrics.metrics_file);
     let goodbye = async {
-        let _late = tokio::time::timeout(GOODBYE_WITHIN, holder.release()).await;
+        let release = tokio::time::timeout(GOODBYE_WITHIN, holder.release());
+        let _late = futures::future::join(release, of_run.stopped()).await;
         hooked.goodbye(teller.as_ref()).await;
     };
-    let of_run = OfRun::of(&request);
-    let work = of_run.recorded(hooked.backup(request, &holder, std::sync::Arc::<Teller>::clone(&teller)));
+    let work = of_run.around(hooked.backup(request, &holder, std::sync::Arc::<Teller>::clone(&teller)));
     let mut report = signals::run_then_within(GOODBYE_WITHIN + hooked.goodbye_within(), work, goodbye)?;
     let pruning = pruning.filter(|_| !dry_run && !report.committed.is_empty());
     let pruned = pruning.and_then(|pruning| pruned(global, &mut report, pruning, lease));
@@ -139,40 +145,6 @@ fn pruned(global: &GlobalArgs, report: &mut Report, pruning: engine::prune::Requ
     let (pruned, words) = super::prune::after_backup(global, &request, lease);
     report.warnings.extend(words);
     pruned
-}
-
-/// Whose run it is, for writing down what came of it where that is news: the next `status`, on whatever machine, tells a run that failed from one that
-/// never was.
-struct OfRun {
-    place: PlaceOptions,
-    cluster: Option<ClusterName>,
-    signing_key: Option<PathBuf>,
-    dry_run: bool,
-}
-
-impl OfRun {
-    fn of(request: &Request) -> Self {
-        let Request { place, cluster, signing_key, dry_run, .. } = request.clone();
-        Self { place, cluster, signing_key, dry_run }
-    }
-
-    async fn recorded(self, work: impl Future<Output = Outcome<Report>>) -> Outcome<Report> {
-        let outcome = work.await;
-        let failure = outcome.as_ref().err();
-        // What was not begun did not fail; and a mark that says so does not belong into what may be somebody else's repository.
-        let is_no_run = self.dry_run
-            || failure
-                .is_some_and(|failure| matches!(failure.code, Code::Usage | Code::LeaseHeld | Code::NoRepository | Code::WrongCluster));
-        let cluster = self.cluster.or_else(|| outcome.as_ref().ok().map(|report| report.cluster.clone()));
-        let was_fine = outcome.as_ref().is_ok_and(|report| report.code == Code::Ok && report.last_run_was_fine);
-        if let Some(cluster) = cluster.filter(|_| !is_no_run && !was_fine) {
-            let run = engine::record::of(outcome.as_ref().map(|report| report.code), jiff::Timestamp::now());
-            let written = engine::record::record(&self.place, &cluster, run, self.signing_key.as_deref());
-            // It must not hold up the answer, nor change it.
-            let _ = tokio::time::timeout(RECORD_WITHIN, written).await;
-        }
-        outcome
-    }
 }
 
 /// The hooks that would be run, for people.

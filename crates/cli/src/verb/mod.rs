@@ -14,6 +14,7 @@ pub(crate) mod label;
 pub(crate) mod lineage;
 pub(crate) mod list;
 pub(crate) mod notify;
+mod of_run;
 pub(crate) mod prune;
 pub(crate) mod recover;
 pub(crate) mod restore;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use agent::page;
+use agent::{observed, page};
 use engine::config::{Cluster, Config};
 use engine::status::{Standing, State, judge};
-use engine::{Code, Failure, Outcome, place};
+use engine::{Code, Failure, Outcome, place, stores};
 use futures::future::join_all;
 use jiff::Timestamp;
 use vault::name::ClusterName;
@@ -13,12 +13,15 @@ use vault::name::ClusterName;
 use super::init::config_flag;
 use super::list::age;
 use crate::args::{GlobalArgs, RepositoryArgs};
+use crate::metrics_file::{self, MetricsArgs};
 use crate::output::{self, Format, size};
 use crate::resolve::Resolved;
 use crate::signals;
 
 /// A store that does not answer within this time is said not to.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+/// A growth of so many bytes a day is worth a line.
+const GROWTH_SHOWN: f64 = 1_048_576.0;
 
 /// Arguments of `lifeboat status`.
 #[derive(clap::Args, Debug)]
@@ -28,10 +31,13 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 pub(crate) struct Args {
     #[command(flatten)]
     repository: RepositoryArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// Runs `lifeboat status`.
 pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
+    metrics_file::check(&args.metrics)?;
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), false)?;
     let now = Timestamp::now();
     let standings = signals::run(standings(&resolved, &args.repository, now))?;
@@ -39,6 +45,11 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
         Format::Table => output::print(&table(&standings, &resolved, now)),
         Format::Simple => output::print(&simple(&standings)),
         format => output::value(format, page::SCHEMA, page::standings(&standings, now))?,
+    }
+    if let Some(file) = &args.metrics.metrics_file {
+        let known = |standing: &Standing| observed::Cluster { standing: Some(standing.clone()), ..observed::Cluster::default() };
+        let clusters = standings.iter().map(|standing| (standing.cluster.to_string(), known(standing))).collect();
+        metrics_file::write(file, clusters, now)?;
     }
     let worst = standings.iter().map(|standing| standing.state).reduce(State::worse);
     for standing in standings.iter().filter(|standing| standing.state != State::Protected) {
@@ -71,7 +82,7 @@ async fn standing(resolved: &Resolved, config: &Config, args: &RepositoryArgs, n
             _ => resolved.place(args)?,
         };
         match place::open(&options).await {
-            Ok(repository) => place::catalog(&repository, &options, name).await.map(Some),
+            Ok(repository) => place::catalog(&repository, &options, name).await.map(|catalog| Some((catalog, options.url))),
             Err(failure) if failure.code == Code::NoRepository && is_configured(section.as_ref()) => Ok(None),
             Err(failure) => Err(failure),
         }
@@ -81,7 +92,10 @@ async fn standing(resolved: &Resolved, config: &Config, args: &RepositoryArgs, n
         Err(_) => Err(Failure::new(Code::StoreUnreachable, "the store does not answer")),
     };
     match catalog {
-        Ok(Some(catalog)) => judge(&catalog, &policy, now),
+        Ok(Some((catalog, read))) => {
+            let places = if args.repo.is_some() { Vec::new() } else { stores::of_policy(&policy, &config.keys.trusted_signers, false) };
+            Standing { behind: stores::behind(&places, &read, &catalog).await, ..judge(&catalog, &policy, now) }
+        }
         Ok(None) => Standing { next: Some(now), ..Standing::empty(name.clone()) },
         Err(failure) => Standing::unknown(name.clone(), &failure),
     }
@@ -147,6 +161,11 @@ fn remarks(standing: &Standing, now: Timestamp) -> Vec<String> {
     if !standing.damaged.is_empty() {
         let ids: Vec<String> = standing.damaged.iter().map(ToString::to_string).collect();
         lines.push(format!("damaged: {}", ids.join(", ")));
+    }
+    lines.extend(standing.behind.iter().map(ToString::to_string));
+    if let Some(growth) = standing.growth.filter(|growth| growth.bytes_per_day.abs() >= GROWTH_SHOWN) {
+        let (sign, bytes) = if growth.bytes_per_day < 0.0 { ("less", -growth.bytes_per_day) } else { ("more", growth.bytes_per_day) };
+        lines.push(format!("{} {sign} in use each day, {} now", size(bytes as u64), size(growth.in_use)));
     }
     lines.extend(standing.warnings.iter().cloned());
     lines

@@ -47,10 +47,19 @@ pub struct Ran {
 
 /// Carries the plan out, with a pause between two members.
 pub async fn run(access: &Access, plan: &Plan, pause: Duration, progress: &dyn Progress) -> Ran {
+    run_until(access, plan, pause, None, progress).await
+}
+
+/// Carries the plan out; no step begins after `until`. One that began is finished.
+pub async fn run_until(access: &Access, plan: &Plan, pause: Duration, until: Option<Instant>, progress: &dyn Progress) -> Ran {
     let mut ran = Ran { turns: Vec::new(), stopped: None };
     for (at, step) in plan.steps.iter().enumerate() {
         if at > 0 && matches!(step, Step::Defragment { .. }) {
             tokio::time::sleep(pause).await;
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            ran.stopped = Some(stopped(plan, step, &ran.turns, Failure::failed("the window closed")));
+            break;
         }
         match one(access, step, progress).await {
             Ok(turn) => ran.turns.extend(turn),

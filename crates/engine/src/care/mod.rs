@@ -17,6 +17,7 @@ pub mod nospace;
 pub mod quorum;
 pub mod refusal;
 pub mod talos_facts;
+pub mod trend;
 pub mod view;
 
 /// Bytes in the unit a person reads: `812.4 MiB`.

@@ -22,7 +22,8 @@ use crate::lease::Mode;
 pub use notify::{Address, Channel, Event, Exec, Notifier, Ntfy, Smtp, Webhook};
 pub use policy::{Policy, content_shrinks_by};
 pub use schedule::{Schedule, Timing};
-pub use sections::{Agent, Alert, Backup, Drill, Hook, Hooks, IfHookFails, Keep, Verify};
+use sections::Sections;
+pub use sections::{Agent, Alert, Backup, Defrag, Drill, Hook, Hooks, IfHookFails, Keep, Verify};
 pub use units::{bytes, duration, share, span};
 
 /// A configuration file larger than this is not one.
@@ -136,6 +137,9 @@ pub struct Defaults {
     /// When a real etcd is booted from a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
+    /// When members are defragmented; never by the agent without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defrag: Option<Defrag>,
     /// What is worth a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<Alert>,
@@ -184,6 +188,9 @@ pub struct Cluster {
     /// When a real etcd is booted from a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<Drill>,
+    /// When members are defragmented; never by the agent without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub defrag: Option<Defrag>,
     /// What is worth a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<Alert>,
@@ -380,13 +387,15 @@ fn within(section: &str, failure: Failure) -> Failure {
 
 impl Defaults {
     fn check(&self) -> Outcome<()> {
-        sections::check(&self.backup, &self.keep, &self.verify, &self.drill, &self.alert, &self.hooks)
+        let Self { backup, keep, verify, drill, defrag, alert, hooks, .. } = self;
+        sections::check(&Sections { backup, keep, verify, drill, defrag, alert, hooks })
     }
 }
 
 impl Cluster {
     fn check(&self) -> Outcome<()> {
-        sections::check(&self.backup, &self.keep, &self.verify, &self.drill, &self.alert, &self.hooks)
+        let Self { backup, keep, verify, drill, defrag, alert, hooks, .. } = self;
+        sections::check(&Sections { backup, keep, verify, drill, defrag, alert, hooks })
     }
 }
 
@@ -465,6 +474,8 @@ mod tests {
             ("defaults: {keep: {last: 0}}", "no rule"),
             ("defaults: {keep: {within: never}}", "not a span"),
             ("defaults: {verify: {every: 1d, rung: booted}}", "stored, read or deep"),
+            ("clusters: {prod: {kubeadm: {}, defrag: {cron: '0 3 * * *', window: 25h}}}", "clusters.prod: defrag: window"),
+            ("clusters: {prod: {kubeadm: {}, defrag: {cron: '@daily', free_above: lots}}}", "clusters.prod: defrag: 'lots'"),
             ("clusters: {prod: {kubeadm: {}, alert: {content_shrinks_by: much}}}", "clusters.prod: alert: 'much' is not a share"),
             ("defaults: {hooks: {before: [{command: [sync]}]}}", "absolute path"),
             ("defaults: {hooks: {after: [{command: [/bin/sync], if_it_fails: abort}]}}", "before the backup"),

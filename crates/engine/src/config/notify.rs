@@ -36,7 +36,7 @@ pub struct Notifier {
     /// A command, which gets the message as JSON on its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
-    /// Of what it is told; of `failed`, `stale`, `damaged`, `drill-failed` and `recovered` without. A ping hears of every run, and of nothing else.
+    /// Of what it is told; of `failed`, `stale`, `damaged`, `drill-failed`, `store-behind` and `recovered` without. A ping hears of every run, and of nothing else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<Event>,
     /// Of which clusters; of all without.
@@ -69,6 +69,8 @@ pub enum Event {
     Damaged,
     /// A drill failed.
     DrillFailed,
+    /// A store lacks backups, or cannot be read.
+    StoreBehind,
     /// etcd itself needs care.
     Health,
     /// A test, by `lifeboat notify test`.
@@ -77,7 +79,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Started,
         Self::Succeeded,
         Self::Warning,
@@ -87,6 +89,7 @@ impl Event {
         Self::Recovered,
         Self::Damaged,
         Self::DrillFailed,
+        Self::StoreBehind,
         Self::Health,
         Self::Test,
     ];
@@ -104,6 +107,7 @@ impl Event {
             Self::Recovered => "recovered",
             Self::Damaged => "damaged",
             Self::DrillFailed => "drill-failed",
+            Self::StoreBehind => "store-behind",
             Self::Health => "health",
             Self::Test => "test",
         }
@@ -258,7 +262,16 @@ impl Notifier {
             // A dead man's switch knows runs. What it knows of the rest would be forgotten at the next run.
             _ if self.ping.is_some() => matches!(event, Event::Started | Event::Succeeded | Event::Warning | Event::Failed),
             _ if self.on.is_empty() => {
-                matches!(event, Event::Failed | Event::Stale | Event::NeverRan | Event::Recovered | Event::Damaged | Event::DrillFailed)
+                matches!(
+                    event,
+                    Event::Failed
+                        | Event::Stale
+                        | Event::NeverRan
+                        | Event::Recovered
+                        | Event::Damaged
+                        | Event::DrillFailed
+                        | Event::StoreBehind
+                )
             }
             Event::NeverRan => self.on.contains(&Event::Stale) || self.on.contains(&Event::NeverRan),
             _ => self.on.contains(&event),
@@ -341,7 +354,7 @@ mod tests {
         let heard = |notifier: &Notifier| -> Vec<&str> {
             Event::ALL.into_iter().filter(|event| notifier.hears(*event, "prod")).map(Event::word).collect()
         };
-        assert_eq!(heard(&bare), ["failed", "stale", "never-ran", "recovered", "damaged", "drill-failed", "test"]);
+        assert_eq!(heard(&bare), ["failed", "stale", "never-ran", "recovered", "damaged", "drill-failed", "store-behind", "test"]);
         let some = Notifier { on: vec![Event::Stale, Event::Succeeded], ..bare.clone() };
         assert_eq!(heard(&some), ["succeeded", "stale", "never-ran", "test"]);
         let ping = Notifier { ping: Some(Address::default()), on: vec![Event::Health], ..Notifier::default() };

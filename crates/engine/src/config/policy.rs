@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Alert, Backup, Cluster, Config, Drill, Hooks, Keep, Schedule, Store, Verify, duration, share};
+use super::{Alert, Backup, Cluster, Config, Defrag, Drill, Hooks, Keep, Schedule, Store, Verify, duration, share};
 use crate::failure::{Failure, Outcome};
 
 /// How often a backup is taken where nothing says otherwise.
@@ -27,6 +27,8 @@ pub struct Policy {
     pub verify: Option<Verify>,
     /// When they are drilled; never by the agent without.
     pub drill: Option<Drill>,
+    /// When members are defragmented; never by the agent without.
+    pub defrag: Option<Defrag>,
     /// What is worth a word.
     pub alert: Alert,
     /// Commands around each backup.
@@ -53,6 +55,7 @@ impl Config {
             keep: keep.unwrap_or_else(|| Keep { within: Some(WITHIN.to_owned()), ..Keep::default() }),
             verify: cluster.verify.clone().or_else(|| defaults.verify.clone()),
             drill: cluster.drill.clone().or_else(|| defaults.drill.clone()),
+            defrag: cluster.defrag.clone().or_else(|| defaults.defrag.clone()),
             alert: cluster.alert.clone().or_else(|| defaults.alert.clone()).unwrap_or_default(),
             hooks: cluster.hooks.clone().or_else(|| defaults.hooks.clone()).unwrap_or_default(),
         }
@@ -88,6 +91,12 @@ impl Policy {
     pub fn retry_window(&self, schedule: &Schedule, at: jiff::Timestamp) -> Duration {
         let named = self.backup.retry_window.as_deref().and_then(|text| duration(text).ok());
         named.unwrap_or_else(|| schedule.distance(at) / 2)
+    }
+
+    /// The share by which a backup may be larger than the one before it, where the configuration names one.
+    #[must_use]
+    pub fn backup_grows_by(&self) -> Option<f64> {
+        self.alert.backup_grows_by.as_deref().and_then(|text| share(text).ok())
     }
 
     /// The share of keys whose loss from one backup to the next pins the earlier one.

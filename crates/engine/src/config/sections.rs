@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 use vault::manifest::Rung;
 use vault::name::Tag;
 
-use super::schedule::Timing;
+use super::schedule::{Schedule, Timing};
 use super::units::{bytes, duration, share, span};
+use crate::care::defrag::Rule;
 use crate::failure::{Failure, Outcome};
 
 /// How long a hook may take where nothing says otherwise.
 const HOOK_WITHIN: Duration = Duration::from_secs(60);
+/// How long the window for defragmentations is open where nothing says otherwise.
+const DEFRAG_WINDOW: Duration = Duration::from_secs(3_600);
 
 /// When backups are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -115,6 +118,26 @@ pub struct Drill {
     /// Time for all drills of one run together, the least recently drilled backups first; one backup is drilled without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
+}
+
+/// When members whose files hold much that is free are rewritten. Only the agent does it, and only where this section is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defrag {
+    /// When the window opens: five fields of cron, or `@daily` and its like.
+    pub cron: String,
+    /// The time zone of `cron`, by its IANA name; UTC without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// How long the window is open: no member's turn begins after it. One hour without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// A member needs it when less of its file is in use: 60 % without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use_below: Option<String>,
+    /// A member needs it when more of its file is free: 200 MiB without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_above: Option<String>,
 }
 
 /// What is worth a word.
@@ -225,6 +248,46 @@ impl Drill {
     }
 }
 
+impl Defrag {
+    /// When the window opens.
+    ///
+    /// # Errors
+    /// A usage failure for what is not understood.
+    pub fn opens(&self) -> Outcome<Schedule> {
+        let timing = Timing { every: None, cron: Some(self.cron.clone()), timezone: self.timezone.clone() };
+        timing.schedule()?.ok_or_else(|| Failure::usage("cron is not given"))
+    }
+
+    /// How long it is open.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        self.window.as_deref().and_then(|text| duration(text).ok()).unwrap_or(DEFRAG_WINDOW)
+    }
+
+    /// Who needs it.
+    ///
+    /// # Errors
+    /// A usage failure for what is not understood.
+    pub fn rule(&self) -> Outcome<Rule> {
+        let rule = Rule::default();
+        Ok(Rule {
+            in_use_below: self.in_use_below.as_deref().map(share).transpose()?.or(rule.in_use_below),
+            free_above: self.free_above.as_deref().map(bytes).transpose()?.or(rule.free_above),
+            ..rule
+        })
+    }
+
+    fn check(&self) -> Outcome<()> {
+        self.rule()?;
+        let window = self.window.as_deref().map(duration).transpose()?.unwrap_or(DEFRAG_WINDOW);
+        let opens = self.opens()?;
+        if window.is_zero() || window > opens.distance(jiff::Timestamp::UNIX_EPOCH) {
+            return Err(Failure::usage("window: longer than nothing, and shorter than the time from one opening to the next"));
+        }
+        Ok(())
+    }
+}
+
 impl Keep {
     /// Whether no rule is in it: a policy that keeps nothing is refused.
     #[must_use]
@@ -313,15 +376,20 @@ impl Agent {
     }
 }
 
+/// The sections that `defaults` and every cluster may have.
+pub(super) struct Sections<'a> {
+    pub(super) backup: &'a Option<Backup>,
+    pub(super) keep: &'a Option<Keep>,
+    pub(super) verify: &'a Option<Verify>,
+    pub(super) drill: &'a Option<Drill>,
+    pub(super) defrag: &'a Option<Defrag>,
+    pub(super) alert: &'a Option<Alert>,
+    pub(super) hooks: &'a Option<Hooks>,
+}
+
 /// Checks what sections say by themselves.
-pub(super) fn check(
-    backup: &Option<Backup>,
-    keep: &Option<Keep>,
-    verify: &Option<Verify>,
-    drill: &Option<Drill>,
-    alert: &Option<Alert>,
-    hooks: &Option<Hooks>,
-) -> Outcome<()> {
+pub(super) fn check(sections: &Sections<'_>) -> Outcome<()> {
+    let Sections { backup, keep, verify, drill, defrag, alert, hooks } = *sections;
     let in_section = |name: &str, failure: Failure| Failure { what: format!("{name}: {}", failure.what), ..failure };
     if let Some(backup) = backup {
         let texts = [&backup.jitter, &backup.retry_window];
@@ -344,6 +412,7 @@ pub(super) fn check(
             return Err(Failure::usage("drill: identity_file and identity_command are one too many"));
         }
     }
+    defrag.as_ref().map_or(Ok(()), Defrag::check).map_err(|failure| in_section("defrag", failure))?;
     keep.as_ref().map_or(Ok(()), Keep::check).map_err(|failure| in_section("keep", failure))?;
     alert.as_ref().map_or(Ok(()), Alert::check).map_err(|failure| in_section("alert", failure))?;
     hooks.as_ref().map_or(Ok(()), Hooks::check).map_err(|failure| in_section("hooks", failure))

@@ -7,9 +7,12 @@ mod membership;
 mod service;
 mod storage;
 mod talos;
+mod thresholds;
 
 pub use self::storage::quota_of;
+pub use self::thresholds::quota_reached;
 use super::talos_facts::TalosFacts;
+use super::trend::Growth;
 use super::view::ClusterView;
 
 /// How bad a finding is. The worst one is the verdict in all.
@@ -108,6 +111,14 @@ pub fn examine(view: &ClusterView, earlier: Option<&ClusterView>, certificates: 
     findings.extend(service::versions(view));
     findings.extend(service::certificates(view, certificates));
     findings.extend(service::latency(view));
+    findings
+}
+
+/// What the configuration asks to be told of, and whether the quota comes near. Nothing where neither is the case.
+#[must_use]
+pub fn examine_thresholds(view: &ClusterView, alert: &crate::config::Alert, growth: Option<&Growth>, now: jiff::Timestamp) -> Vec<Finding> {
+    let mut findings = thresholds::configured(view, alert);
+    findings.extend(thresholds::trend(view, growth, now));
     findings
 }
 

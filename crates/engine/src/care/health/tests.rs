@@ -289,3 +289,31 @@ fn the_page_about_care_names_every_check_and_its_thresholds() {
         assert!(page.contains(&said), "docs/care.md does not say {said:?}");
     }
 }
+
+fn alerts(view: &ClusterView, alert: &crate::config::Alert, growth: Option<&Growth>) -> Vec<(&'static str, Severity, String)> {
+    let findings = examine_thresholds(view, alert, growth, Timestamp::UNIX_EPOCH);
+    findings.into_iter().map(|finding| (finding.check, finding.severity, finding.member.unwrap_or_default())).collect()
+}
+
+#[test]
+fn a_threshold_that_is_configured_is_an_alert_and_others_are_silent() {
+    let mut view = cluster(2);
+    status(&mut view, 1).db_size = 300 << 20;
+    let alert = crate::config::Alert::default();
+    assert_eq!(alerts(&view, &alert, None), []);
+    let alert = crate::config::Alert { db_size_above: Some("200MiB".to_owned()), in_use_below: Some("50%".to_owned()), ..alert };
+    let of_second = |check| (check, Severity::Alert, "m2".to_owned());
+    assert_eq!(alerts(&view, &alert, None), [of_second("db-size-above"), of_second("in-use-below")]);
+}
+
+#[test]
+fn a_quota_that_comes_near_is_told_by_the_day() {
+    let view = cluster(1);
+    let alert = crate::config::Alert::default();
+    let grows = |days: u64| Growth { bytes_per_day: ((1 << 30) / days) as f64, in_use: 1 << 30, at: Timestamp::UNIX_EPOCH };
+    let of = |days| alerts(&view, &alert, Some(&grows(days))).first().map(|(check, severity, _)| (*check, *severity));
+    assert_eq!(of(3), Some(("growth", Severity::Alert)));
+    assert_eq!(of(20), Some(("growth", Severity::Advice)));
+    assert_eq!(of(90), None);
+    assert_eq!(quota_reached(&view, &grows(10)).unwrap().0.to_string(), "1970-01-11T00:00:00Z");
+}
