@@ -269,7 +269,8 @@ fn json(report: &Report, code: Code) -> Value {
     })
 }
 
-fn state(state: State) -> &'static str {
+/// The word for how it stands with one thing.
+pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Ready => "ready",
         State::Doubtful => "doubtful",

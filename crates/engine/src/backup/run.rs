@@ -8,6 +8,7 @@ use etcd_store::id::{MemberId, Revision};
 use jiff::Timestamp;
 use vault::backup_id::BackupId;
 use vault::key::SnapshotObject;
+use vault::repository::Catalog;
 use vault::seal::{Recipients, SecretString};
 use vault::sign::SigningKey;
 
@@ -20,7 +21,7 @@ use super::{Committed, PlannedMember, Report, Request};
 use crate::choice::{Choice, Wish, choose};
 use crate::failure::{Code, Failure, Outcome};
 use crate::judge::{Judgement, Testimony, Verdict};
-use crate::lease::Holder;
+use crate::lease::{Holder, Mode};
 use crate::limits::{BACKUP_WAITS_FOR_DEFRAG, IDENTITY};
 use crate::progress::Progress;
 use crate::seal_pipeline::{self, SealPlan, on_thread};
@@ -127,6 +128,7 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
     if let Some(word) = holder.take(&stores.deciding(), &cluster, "backup", request.lease).await? {
         progress.say(&format!("note: {word}"));
     }
+    let catalog = if request.lease == Mode::Yield { unless_done(&stores, catalog).await? } else { catalog };
     stores.bring_lineages(&cluster).await?;
     let context =
         Context { keys, request: &request, repository, stores: &stores, source: &source, cluster: cluster.clone(), catalog, opening };
@@ -154,6 +156,20 @@ async fn back_up(mut request: Request, holder: &Holder, progress: Arc<dyn Progre
         next,
         last_run_was_fine,
     })
+}
+
+/// The catalog as it is now that the lease is held.
+///
+/// # Errors
+/// [`Code::LeaseHeld`] where somebody else has taken a backup since the catalog was read: he had the lease, and gave it back.
+async fn unless_done(stores: &Stores, before: Catalog) -> Outcome<Catalog> {
+    let (_, now) = stores.catalog(Some(&before.cluster)).await?;
+    match now.backups.iter().find(|backup| backup.counts && before.backup(&backup.id()).is_none()) {
+        None => Ok(now),
+        Some(newer) => Err(Failure::new(Code::LeaseHeld, format!("somebody else has just backed '{}' up", before.cluster))
+            .object(newer.id())
+            .cause("it was committed while this run began")),
+    }
 }
 
 fn say_source(source: &Source, progress: &dyn Progress) {

@@ -1,6 +1,7 @@
 //! `lifeboat recover …`: bringing a cluster back. `restore` makes files; this brings the cluster they are for back to life.
 
 mod found;
+mod rehearsal;
 mod report;
 mod talos;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::backup::RescueRequest;
+use engine::drill::rehearse::rehearse;
 use engine::exclusion::state_directory;
 use engine::journal::{Desk, Journal, Journals, run, run_before};
 use engine::limits::RECOVERY_PATIENCE;
@@ -16,11 +17,12 @@ use engine::recover::talos::look::{self, find_out};
 use engine::recover::talos::plan::{self, Wanted};
 use engine::recover::talos::{Evidence, Goal, Plan, Prepare, Recovery, Source, Step, VERB};
 use engine::talos::{TalosOptions, reach};
-use engine::{Code, Failure, Outcome, config, select, snapshot_file};
+use engine::{Code, Failure, Outcome, config, drill, select, snapshot_file};
 use etcd_store::version::Version;
 use vault::name::{ClusterName, RepositoryId};
 
 use super::found::{Found, with_source};
+use super::rehearsal::Rehearsed;
 use super::report::{Recovered, rescue_words};
 use crate::args::{ConsentArgs, GlobalArgs, IdentityArgs, RepositoryArgs, SpoolArgs, TalosArgs};
 use crate::progress::Teller;
@@ -82,6 +84,9 @@ pub(crate) struct Args {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Look whether a recovery would have all it needs now (a backup, its key, room, nodes that answer), and do nothing
+    #[arg(long, conflicts_with_all = ["file", "from_node", "replace", "dry_run", "abandon"])]
+    rehearse: bool,
     /// Give the plan up that was begun, and say in what state things are
     #[arg(long)]
     abandon: bool,
@@ -145,6 +150,9 @@ pub(crate) fn run_verb(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
         return Err(Failure::usage("--patience is at least 1s").again());
     }
     let run = Run { global, args, resolved: &resolved, options, name, patience };
+    if args.rehearse {
+        return run.rehearse();
+    }
     let held = Journals::usual()?.hold(VERB, &known_as);
     if args.wants_nothing() && !args.abandon {
         let under_way = match held {
@@ -215,6 +223,56 @@ impl Run<'_> {
         let found = select::find(&loaded.catalog, &Which::Named("latest".to_owned()), &place).ok()?;
         let manifest = &found.backup.manifest;
         Some((manifest.id.suffix().to_owned(), format!("{}, when it was taken", manifest.moment())))
+    }
+
+    /// Could it be brought back now? The rehearsal needs neither a journal nor a broken cluster.
+    fn rehearse(&self) -> Outcome<Code> {
+        let request = self.drill_request()?;
+        let directory = self.directory()?;
+        let wanted = Wanted {
+            node: self.args.node.clone(),
+            gone: self.args.node_gone.clone(),
+            roll_back: true,
+            foreign: self.args.foreign,
+            no_rescue: self.args.no_rescue,
+            keep_revisions: self.args.no_bump,
+            asked: self.args.asked(),
+            free: free(&directory),
+            directory,
+        };
+        let chosen = self.of_repository()?;
+        let evidence = self.see(chosen.repository)?;
+        let checks = plan::rehearse(&evidence, &chosen.backup, &wanted)?;
+        let teller = Arc::new(Teller::new(self.global));
+        let rehearsal = signals::run(rehearse(request, teller))?;
+        Rehearsed::of(rehearsal, &evidence, checks, chosen.backup.size).print(self.global)
+    }
+
+    fn drill_request(&self) -> Outcome<drill::Request> {
+        let Which::Named(which) = self.which()? else {
+            return Err(Failure::usage("--rehearse looks at a backup by its name; --at does not go with it").again_without("--at"));
+        };
+        let spool = self.resolved.spool(&SpoolArgs::default())?;
+        let directory = spool.directory.clone().unwrap_or_else(engine::spool::default_directory);
+        Ok(drill::Request {
+            place: self.resolved.place_to_read(self.global, &self.args.repository)?,
+            cluster: self.resolved.cluster.clone(),
+            which: vec![which],
+            all: false,
+            budget: None,
+            opening: self.resolved.opening(&self.args.identity)?,
+            identity_command: Vec::new(),
+            etcd: None,
+            search: Vec::new(),
+            canaries: Vec::new(),
+            credentials: None,
+            signing_key: None,
+            directory: engine::init::keys::absolute(&directory)?,
+            directory_named: true,
+            spool,
+            tie: Vec::new(),
+            dry_run: true,
+        })
     }
 
     fn abandon(&self, open: Option<Journal<Plan>>) -> Outcome<Code> {
@@ -305,7 +363,9 @@ impl Run<'_> {
                 Err(failure) => Err(failure),
             };
             match opened {
-                Err(failure) if self.args.dry_run => warnings.push(format!("the backup was not opened: {}", failure.what)),
+                Err(failure) if self.args.dry_run || self.args.rehearse => {
+                    warnings.push(format!("the backup was not opened: {}", failure.what))
+                }
                 opened => opened?,
             }
             let version = |text: &Option<String>| text.as_deref().and_then(|text| text.parse::<Version>().ok());

@@ -304,6 +304,15 @@ pub fn restore(evidence: &Evidence, backup: &Backup, wanted: &Wanted) -> Outcome
     })
 }
 
+/// Every check that a restore of this backup would have to pass now, whatever they come to; that the cluster still works is none of them.
+///
+/// # Errors
+/// No node could be bootstrapped at all.
+pub fn rehearse(evidence: &Evidence, backup: &Backup, wanted: &Wanted) -> Outcome<Vec<Check>> {
+    let (first, _) = first(evidence, wanted)?;
+    Ok(checks::restore(evidence, backup, wanted, first))
+}
+
 /// A plan that replaces one member while the others go on.
 ///
 /// # Errors
