@@ -30,6 +30,8 @@ pub(super) struct Program {
 pub(super) enum VersionOf {
     /// It says so when called with these arguments.
     Says(&'static [&'static str]),
+    /// It says so, unless it was built from its module: then it says nothing, and this is the module's version.
+    SaysOrPinned(&'static [&'static str], &'static str),
     /// It cannot be asked; the way that made it pins it.
     Pinned(&'static str),
 }
@@ -194,7 +196,7 @@ fn restic() -> Recipe {
 fn promtool() -> Recipe {
     Recipe {
         name: "promtool",
-        programs: vec![tool("promtool", &["--version"])],
+        programs: vec![Program { version: VersionOf::SaysOrPinned(&["--version"], "0.315.0"), ..tool("promtool", &[]) }],
         ways: vec![
             Way::OnPath,
             Way::Debian(Debian { packages: &["prometheus"], version_prefix: None, files: &[("usr/bin/promtool", "promtool")] }),
