@@ -140,6 +140,12 @@ fn the_dashboard_is_sound() {
     drop(Run::new(&promtool.path).args(["check", "rules", "dashboard.yaml"]).dir(dir.path()).run().ok());
 }
 
+#[test]
+fn the_example_of_a_configuration_is_sound() {
+    let checked = Lifeboat::new().cmd(["config", "check", "--config"]).arg(file("deploy/lifeboat.example.yaml")).run().ok();
+    assert!(checked.out().contains("sound") || checked.err().contains("sound"), "{checked}");
+}
+
 /// The page of metrics.
 fn page(port: u16) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -1,18 +1,20 @@
 //! Does the program run where there is nothing else? It is started in its container's file system, by a user without rights.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::process::{find_on_path, output};
+use crate::process::{find_on_path, is_executable, output};
 
 /// The user of the container: no name, no rights.
 pub(super) const USER: u32 = 65_532;
 
 /// What `/usr/bin/lifeboat --version` says with `root` as its whole file system, and how that was tried.
 pub(super) fn version_in(root: &Path) -> Result<(String, String)> {
-    let Some(chroot) = find_on_path("chroot") else { bail!("no chroot") };
+    // An ordinary user's PATH often lacks the directory of administration.
+    let there = |path: &PathBuf| is_executable(path);
+    let Some(chroot) = find_on_path("chroot").or_else(|| Some(PathBuf::from("/usr/sbin/chroot")).filter(there)) else { bail!("no chroot") };
     let program = ["/usr/bin/lifeboat", "--version"];
     let as_root = || {
         let mut command = Command::new(&chroot);
