@@ -1,10 +1,11 @@
 //! `cargo xtask <command>`: everything a developer or the CI does to this project, with nothing but cargo to start from.
 //!
-//! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, an S3 server).
+//! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, promtool, an S3 server …).
 //! - `test` runs every check and test there is, end to end on real etcd included.
 //! - `demo` shows the main job on a real etcd.
 //! - `bench` measures it beside the tools it replaces.
 //! - `fuzz` throws damaged input at every parser of bytes from outside.
+//! - `dist` makes what is released: static programs, packages, a bill of materials.
 //! - `talos-double` starts stand-ins of Talos nodes to try things on.
 //! - `tidy` checks the sources for what compilers do not see.
 //!
@@ -12,6 +13,7 @@
 //! It starts no server but `talos-double`, needs root only where `apt-get` does, and leaves everything it fetches under `target/`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program for developers: printing is its output")]
 
+mod dist;
 mod fuzz;
 mod peers;
 mod process;
@@ -27,7 +29,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 cargo xtask <command>
 
-  peers                     obtain etcd 3.4-3.7, age, zstd, minisign and an S3 server under target/peers
+  peers                     obtain etcd 3.4-3.7, age, zstd, minisign, promtool, an S3 server … under target/peers
   test [options] [-- FILTER]
                             every check and test; options:
     --full                  the long ones too (soak, all version pairs, long property runs)
@@ -38,6 +40,8 @@ cargo xtask <command>
   fuzz [options] [TARGET…]  every parser of outside bytes against damaged input, guided by coverage where a nightly Rust is installed; options:
     --seconds N             for each target, 60 without
     --list                  the targets and what they cover
+  dist [--target T]         what is released, under target/dist: static musl programs (x86_64, aarch64) as tar.gz, .deb and container directory,
+                            SHA256SUMS, a CycloneDX bill of materials; checked to be static and to run in an empty file system
   talos-double [options]    stand-ins of Talos nodes in front of real etcd, until Ctrl-C; --help names the options
   tidy                      source checks: file length, forbidden words, documentation links";
 
@@ -67,6 +71,7 @@ fn dispatch(args: &[String]) -> Result<ExitCode> {
             programs::demo()
         }
         "bench" => programs::bench(rest),
+        "dist" => dist::command(rest),
         "fuzz" => fuzz::command(rest),
         "talos-double" => programs::talos_double(rest),
         "test" => suite::command(rest),

@@ -30,6 +30,8 @@ pub(super) struct Program {
 pub(super) enum VersionOf {
     /// It says so when called with these arguments.
     Says(&'static [&'static str]),
+    /// It says so, unless it was built from its module: then it says nothing, and this is the module's version.
+    SaysOrPinned(&'static [&'static str], &'static str),
     /// It cannot be asked; the way that made it pins it.
     Pinned(&'static str),
 }
@@ -58,7 +60,7 @@ pub(super) struct Debian {
 pub(super) struct GoModule {
     /// Directory below `xtask/peers` with `go.mod` and `go.sum`.
     pub(super) dir: &'static str,
-    /// Main packages and the file each is built to.
+    /// Main packages and the file each is built to; `.` is a `main.go` of our own beside `go.mod`.
     pub(super) mains: &'static [(&'static str, &'static str)],
 }
 
@@ -88,7 +90,13 @@ impl Way {
             Self::OnPath => Ok(String::new()),
             Self::Debian(debian) => Ok(format!("debian {} {:?}", debian.packages.join(" "), debian.files)),
             Self::GoModule(module) => {
-                Ok(format!("go {:?}\n{}{}", module.mains, recipe_file(module.dir, "go.mod")?, recipe_file(module.dir, "go.sum")?))
+                // A main of our own is part of what is made; the others are fixed by go.sum.
+                let own = if module.mains.iter().any(|(package, _)| *package == ".") {
+                    recipe_file(module.dir, "main.go")?
+                } else {
+                    String::new()
+                };
+                Ok(format!("go {:?}\n{}{}{own}", module.mains, recipe_file(module.dir, "go.mod")?, recipe_file(module.dir, "go.sum")?))
             }
             Self::Python(python) => Ok(format!("python {}\n{}", python.module, recipe_file(python.dir, "requirements.txt")?)),
         }
@@ -102,7 +110,20 @@ fn recipe_file(dir: &str, file: &str) -> Result<String> {
 
 /// Every peer, in the order they are fetched: the quick ones first, so that a slow one fails alone.
 pub(super) fn recipes() -> Vec<Recipe> {
-    vec![zstd(), age(), minisign(), restic(), etcd_3_4(), etcd_3_6(), etcd_3_5(), etcd_3_7(), versitygw(), moto()]
+    vec![
+        zstd(),
+        age(),
+        minisign(),
+        restic(),
+        promtool(),
+        etcd_3_4(),
+        etcd_3_6(),
+        etcd_3_5(),
+        etcd_3_7(),
+        versitygw(),
+        moto(),
+        kube_strict(),
+    ]
 }
 
 const fn tool(name: &'static str, version_args: &'static [&'static str]) -> Program {
@@ -168,6 +189,28 @@ fn restic() -> Recipe {
             Way::OnPath,
             Way::Debian(Debian { packages: &["restic"], version_prefix: None, files: &[("usr/bin/restic", "restic")] }),
         ],
+    }
+}
+
+/// Checks alerting rules, and runs their tests.
+fn promtool() -> Recipe {
+    Recipe {
+        name: "promtool",
+        programs: vec![Program { version: VersionOf::SaysOrPinned(&["--version"], "0.315.0"), ..tool("promtool", &[]) }],
+        ways: vec![
+            Way::OnPath,
+            Way::Debian(Debian { packages: &["prometheus"], version_prefix: None, files: &[("usr/bin/promtool", "promtool")] }),
+            Way::GoModule(GoModule { dir: "promtool", mains: &[("github.com/prometheus/prometheus/cmd/promtool", "promtool")] }),
+        ],
+    }
+}
+
+/// Decodes manifests into Kubernetes' own types and takes nothing that they lack.
+fn kube_strict() -> Recipe {
+    Recipe {
+        name: "kube-strict",
+        programs: vec![tool("kube-strict", &["--version"])],
+        ways: vec![Way::GoModule(GoModule { dir: "kube-strict", mains: &[(".", "kube-strict")] })],
     }
 }
 

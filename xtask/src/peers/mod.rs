@@ -86,6 +86,17 @@ pub(crate) fn obtain_some(wanted: impl Fn(&str) -> bool, json: &Path, say: &dyn 
     Ok(peers)
 }
 
+/// Unpacks packages of the distribution below `root/` in `dir`, without installing them.
+pub(crate) fn unpack_debian(packages: &'static [&'static str], dir: &Path) -> Result<()> {
+    apt::install(&catalog::Debian { packages, version_prefix: None, files: &[] }, dir, dir)
+}
+
+/// Installs what `xtask/peers/<recipe>/requirements.txt` pins into `dir`, out of the way of the machine's own Python.
+pub(crate) fn install_python(recipe: &str, dir: &Path) -> Result<()> {
+    let requirements = workspace::root().join("xtask/peers").join(recipe).join("requirements.txt");
+    pip::install(&["-r".to_owned(), requirements.display().to_string()], dir)
+}
+
 /// Held while peers are fetched: two runs on one checkout would build the same thing twice and race for the directories.
 fn exclusive(dir: &Path, say: &dyn Fn(&str)) -> Result<std::fs::File> {
     let path = dir.join(".lock");
@@ -161,10 +172,12 @@ fn programs(recipe: &Recipe, dir: &Path, how: &str) -> Result<Vec<Program>> {
 }
 
 fn describe(program: &catalog::Program, path: PathBuf, how: &str) -> Result<Program> {
+    let ask = |arguments: &[&str]| output(Command::new(&path).args(arguments).env("ETCDCTL_API", "3"));
     let version = match program.version {
         VersionOf::Pinned(version) => version.to_owned(),
+        VersionOf::SaysOrPinned(arguments, pinned) => version_in(&ask(arguments)?).unwrap_or_else(|| pinned.to_owned()),
         VersionOf::Says(arguments) => {
-            let said = output(Command::new(&path).args(arguments).env("ETCDCTL_API", "3"))?;
+            let said = ask(arguments)?;
             version_in(&said).with_context(|| format!("{} does not say its version: {said:?}", path.display()))?
         }
     };
@@ -215,5 +228,6 @@ mod tests {
             assert_eq!(version_in(said).as_deref(), Some(version), "{said}");
         }
         assert_eq!(version_in("(devel)"), None);
+        assert_eq!(version_in("promtool, version  (branch: , revision: unknown)\n  go version:       go1.26.8\n"), None);
     }
 }
