@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResult};
 
 use super::super::limits::{ATTEMPTS, RETRY_BUDGET, RETRY_PAUSE};
 use super::super::{ObjectInfo, StoreError, check_range};
