@@ -123,7 +123,7 @@ impl Bucket {
 
     fn listed(&self, meta: ObjectMeta) -> Option<ObjectInfo> {
         let key = self.key(&meta.location)?;
-        Some(ObjectInfo { key, size: meta.size, etag: meta.e_tag })
+        Some(ObjectInfo { key, size: meta.size, etag: meta.e_tag.map(quoted) })
     }
 
     pub(super) async fn look(&self, key: &str) -> Result<ObjectMeta, StoreError> {
@@ -150,6 +150,11 @@ impl Bucket {
         let result = client.put_opts(&path, bytes.clone().into(), options).await.map_err(|error| self.error(key, error))?;
         Ok(ObjectInfo { key: key.to_owned(), size: bytes.len() as u64, etag: result.e_tag })
     }
+}
+
+/// An entity tag as headers have it (RFC 9110, section 8.8.3). Azure's listings leave the quotes out.
+fn quoted(etag: String) -> String {
+    if etag.ends_with('"') { etag } else { format!("\"{etag}\"") }
 }
 
 impl BucketStore {
