@@ -22,6 +22,7 @@ const PAGE: &str = "1000";
 const MIN_PART: usize = 5 << 20;
 
 /// A bridge; it serves until the process ends.
+#[derive(Debug)]
 pub(crate) struct Bridge {
     pub(crate) address: SocketAddr,
     uploads: Uploads,

@@ -10,8 +10,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs, clippy::print_stdout)]
 
+#[path = "../common/azure_account.rs"]
+mod azure_account;
 #[path = "../common/gcs_bridge.rs"]
 mod gcs_bridge;
+#[path = "../../../../tests/src/net.rs"]
+#[allow(dead_code, reason = "of the harness of the end-to-end tests; not all of it is used here")]
+mod net;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/scenarios.rs"]
@@ -22,9 +27,10 @@ use std::time::{Duration, Instant};
 
 use vault::store::{Finding, StoreError, open_store, probe};
 
+use azure_account::{ACCOUNT, ACCOUNT_SAS};
 use proxy::{Break, Proxy};
 use scenarios::{MIB, all_errors, text};
-use server::{ACCOUNT, BUCKET, Kind, Server};
+use server::{BUCKET, Kind, Server};
 
 const KINDS: [Kind; 2] = [Kind::Google, Kind::Azure];
 
@@ -93,7 +99,7 @@ async fn wrong_credentials_are_denied_at_once_and_never_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sas_is_enough() {
     let Some(server) = Server::start(Kind::Azure) else { return };
-    let options = server.options_with(server.address, "sas", &format!("AZURE_STORAGE_SAS_TOKEN={}\n", server::account_sas()));
+    let options = server.options_with(server.address, "sas", &format!("AZURE_STORAGE_SAS_TOKEN={ACCOUNT_SAS}\n"));
     let store = open_store(&server.url(BUCKET, "sas"), &options).unwrap();
     store.create("k", text("by a signature")).await.unwrap();
     assert!(matches!(store.create("k", text("other")).await, Err(StoreError::AlreadyExists { .. })));
