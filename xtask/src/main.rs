@@ -1,6 +1,7 @@
 //! `cargo xtask <command>`: everything a developer or the CI does to this project, with nothing but cargo to start from.
 //!
-//! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, promtool, an S3 server …).
+//! - `peers` obtains the real programs that tests and benchmarks run against (etcd 3.4 to 3.7, age, zstd, minisign, promtool, S3 servers, emulators of
+//!   Google's and Azure's storage …).
 //! - `test` runs every check and test there is, end to end on real etcd included.
 //! - `demo` shows the main job on a real etcd.
 //! - `bench` measures it beside the tools it replaces.
@@ -29,7 +30,7 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 cargo xtask <command>
 
-  peers                     obtain etcd 3.4-3.7, age, zstd, minisign, promtool, an S3 server … under target/peers
+  peers                     obtain etcd 3.4-3.7, age, zstd, minisign, promtool, S3 servers, emulators of Google's and Azure's storage … under target/peers
   test [options] [-- FILTER]
                             every check and test; options:
     --full                  the long ones too (soak, all version pairs, long property runs)

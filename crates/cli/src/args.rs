@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::store_kind::StoreKind;
 
 use crate::output::Format;
 
@@ -125,15 +126,10 @@ impl TalosArgs {
     }
 }
 
-/// Which repository, and what opens it.
+/// How the store of a repository is reached, where its URL does not say it. Each of these is for one kind of store and nothing to another: the
+/// environment may hold those of several.
 #[derive(Args, Clone, Debug, Default)]
-pub(crate) struct RepositoryArgs {
-    /// The repository: file:///path or s3://bucket/prefix
-    #[arg(long, value_name = "URL", env = "LIFEBOAT_REPO", help_heading = "Repository")]
-    pub(crate) repo: Option<String>,
-    /// Name of the cluster in the repository, or in the configuration
-    #[arg(long, alias = "profile", value_name = "NAME", env = "LIFEBOAT_CLUSTER", help_heading = "Repository")]
-    pub(crate) cluster: Option<String>,
+pub(crate) struct StoreArgs {
     /// Region of an S3 store
     #[arg(long, value_name = "NAME", env = "LIFEBOAT_S3_REGION", help_heading = "Repository")]
     pub(crate) s3_region: Option<String>,
@@ -143,6 +139,36 @@ pub(crate) struct RepositoryArgs {
     /// File with AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines
     #[arg(long, value_name = "FILE", env = "LIFEBOAT_S3_CREDENTIALS_FILE", help_heading = "Repository")]
     pub(crate) s3_credentials_file: Option<PathBuf>,
+    /// Endpoint of a gs:// or az:// store that is not the cloud's own
+    #[arg(long, value_name = "URL", env = "LIFEBOAT_STORE_ENDPOINT", help_heading = "Repository")]
+    pub(crate) store_endpoint: Option<String>,
+    /// File with the credentials of a gs:// store (JSON) or an az:// store (AZURE_STORAGE_ACCOUNT_NAME=… and so on)
+    #[arg(long, value_name = "FILE", env = "LIFEBOAT_STORE_CREDENTIALS_FILE", help_heading = "Repository")]
+    pub(crate) store_credentials_file: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// Those that are for the store at `url`: region, endpoint, file with credentials.
+    pub(crate) fn of(&self, url: &str) -> (Option<String>, Option<String>, Option<PathBuf>) {
+        match StoreKind::of(url) {
+            StoreKind::Directory => (None, None, None),
+            StoreKind::S3 => (self.s3_region.clone(), self.s3_endpoint.clone(), self.s3_credentials_file.clone()),
+            StoreKind::Google | StoreKind::Azure => (None, self.store_endpoint.clone(), self.store_credentials_file.clone()),
+        }
+    }
+}
+
+/// Which repository, and what opens it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct RepositoryArgs {
+    /// The repository: file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
+    #[arg(long, value_name = "URL", env = "LIFEBOAT_REPO", help_heading = "Repository")]
+    pub(crate) repo: Option<String>,
+    /// Name of the cluster in the repository, or in the configuration
+    #[arg(long, alias = "profile", value_name = "NAME", env = "LIFEBOAT_CLUSTER", help_heading = "Repository")]
+    pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
     /// minisign public key whose signatures count (repeatable; text or file)
     #[arg(long, value_name = "KEY", env = "LIFEBOAT_TRUSTED_SIGNER", value_delimiter = ',', help_heading = "Repository")]
     pub(crate) trusted_signer: Vec<String>,

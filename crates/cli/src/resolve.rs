@@ -8,6 +8,7 @@ use engine::lease::Mode;
 use engine::opening::Opening;
 use engine::place::PlaceOptions;
 use engine::spool::SpoolOptions;
+use engine::store_kind::STORE_URLS;
 use engine::stores::{self, NamedPlace};
 use engine::{Failure, Outcome};
 
@@ -88,14 +89,13 @@ impl Resolved {
         } else {
             args.trusted_signer.clone()
         };
-        let credentials_file = args
-            .s3_credentials_file
-            .clone()
-            .or_else(|| if args.repo.is_some() { None } else { store.and_then(|store| store.credentials_file.clone()) });
+        let (region, endpoint, credentials_file) = args.store.of(&url);
+        let credentials_file =
+            credentials_file.or_else(|| if args.repo.is_some() { None } else { store.and_then(|store| store.credentials_file.clone()) });
         Ok(PlaceOptions {
             url,
-            region: args.s3_region.clone().or_else(|| from_config(|store| store.region.clone())),
-            endpoint: args.s3_endpoint.clone().or_else(|| from_config(|store| store.endpoint.clone())),
+            region: region.or_else(|| from_config(|store| store.region.clone())),
+            endpoint: endpoint.or_else(|| from_config(|store| store.endpoint.clone())),
             credentials_file,
             trusted_signers: signers,
             allow_unsigned: args.allow_unsigned,
@@ -111,7 +111,7 @@ impl Resolved {
             return Ok((vec![NamedPlace::unnamed(first)], 1));
         };
         let mut places = stores::of_policy(&policy, &first.trusted_signers, args.allow_unsigned);
-        // Flags for S3 are about the one that would be taken alone.
+        // Flags for a store are about the one that would be taken alone.
         places[0].options = first;
         Ok((places, policy.min_stores))
     }
@@ -138,7 +138,7 @@ impl Resolved {
             let known: Vec<&str> = self.config.iter().flat_map(|config| config.stores.keys()).map(String::as_str).collect();
             let known = if known.is_empty() { "no configuration names one".to_owned() } else { format!("there are: {}", known.join(", ")) };
             return Err(Failure::usage(format!("'{word}' is neither a URL nor the name of a store"))
-                .cause(format!("{known}; a URL is file:///path or s3://bucket/prefix"))
+                .cause(format!("{known}; a URL is {STORE_URLS}"))
                 .again());
         }
         let url = named.map_or(word, |(_, store)| store.url.as_str()).to_owned();

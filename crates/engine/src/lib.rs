@@ -50,6 +50,7 @@ pub mod source_failure;
 pub mod spool;
 pub mod status;
 pub mod store_failure;
+pub mod store_kind;
 pub mod stored;
 pub mod stores;
 pub mod talos;

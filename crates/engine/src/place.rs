@@ -13,15 +13,16 @@ use crate::failure::{Code, Failure, Outcome};
 use crate::limits::NEW_CLUSTER;
 use crate::seal_pipeline::on_thread;
 use crate::store_failure;
+use crate::store_kind::StoreKind;
 
 /// Which repository, and whose signatures count.
 #[derive(Clone, Debug, Default)]
 pub struct PlaceOptions {
-    /// `file:///path` or `s3://bucket/prefix`.
+    /// `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
     /// The region, for S3.
     pub region: Option<String>,
-    /// The endpoint of an S3-compatible store.
+    /// The endpoint of a compatible store or an emulator; the cloud's own without.
     pub endpoint: Option<String>,
     /// A file with credentials.
     pub credentials_file: Option<PathBuf>,
@@ -37,7 +38,8 @@ impl PlaceOptions {
     pub fn flags(&self) -> Vec<String> {
         let mut words = vec!["--repo".to_owned(), self.url.clone()];
         let credentials = self.credentials_file.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let more = [("--s3-endpoint", &self.endpoint), ("--s3-region", &self.region), ("--s3-credentials-file", &credentials)];
+        let kind = StoreKind::of(&self.url);
+        let more = [(kind.endpoint_flag(), &self.endpoint), ("--s3-region", &self.region), (kind.credentials_flag(), &credentials)];
         for (flag, value) in more {
             words.extend(value.iter().flat_map(|value| [flag.to_owned(), value.clone()]));
         }
@@ -71,7 +73,8 @@ pub fn open_store(options: &PlaceOptions, create_root: bool) -> Outcome<Arc<dyn 
         credentials_file: options.credentials_file.clone(),
         ..StoreOptions::default()
     };
-    vault::store::open_store(&options.url, &store).map_err(|error| store_failure::failure("the store cannot be opened", &error))
+    vault::store::open_store(&options.url, &store)
+        .map_err(|error| store_failure::failure_at(&options.url, "the store cannot be opened", &error))
 }
 
 /// Opens the store alone, on a thread of its own: the root of a directory that hangs (a file server that is gone) must not hold up everything else.
@@ -185,7 +188,7 @@ pub fn signing_key(path: &Path) -> Outcome<SigningKey> {
 /// A repository's error in words.
 pub fn failure(options: &PlaceOptions, what: &str, error: &RepositoryError) -> Failure {
     match error {
-        RepositoryError::Store(error) => at_root(options, store_failure::failure(what, error)),
+        RepositoryError::Store(error) => at_root(options, store_failure::failure_at(&options.url, what, error)),
         RepositoryError::NoRepository { root, empty: true } => Failure::new(Code::NoRepository, "there is no repository here")
             .object(root)
             .cause("the place is empty; check --repo, or make a repository there")

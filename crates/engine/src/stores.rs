@@ -66,7 +66,7 @@ pub fn copy_command(from: &PlaceOptions, to: &PlaceOptions, cluster: Option<&Clu
         // The flags of a place, with the end they belong to in their names.
         command.extend(options.flags().into_iter().map(|word| match word.strip_prefix("--") {
             Some("repo") => format!("--{end}"),
-            Some(flag) if ["s3-endpoint", "s3-region", "s3-credentials-file"].contains(&flag) => format!("--{end}-{flag}"),
+            Some(flag) if flag.starts_with("s3-") || flag.starts_with("store-") => format!("--{end}-{flag}"),
             _ => word,
         }));
     }
@@ -231,6 +231,9 @@ mod tests {
         let cluster = "prod".parse().unwrap();
         let command = copy_command(&from, &to, Some(&cluster)).join(" ");
         assert_eq!(command, "lifeboat copy --from file:///a --to s3://b/c --to-s3-endpoint http://h:1 --cluster prod");
+        let to = PlaceOptions { url: "az://b/c".to_owned(), ..to };
+        let command = copy_command(&from, &to, Some(&cluster)).join(" ");
+        assert_eq!(command, "lifeboat copy --from file:///a --to az://b/c --to-store-endpoint http://h:1 --cluster prod");
     }
 
     #[tokio::test]

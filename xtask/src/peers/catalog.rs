@@ -46,6 +46,8 @@ pub(super) enum Way {
     GoModule(GoModule),
     /// A Python program with its own packages, below the peer's directory.
     Python(Python),
+    /// A program for Node.js with its own packages, below the peer's directory, pinned by a checked-in `package.json` and `package-lock.json`.
+    Npm(Npm),
 }
 
 pub(super) struct Debian {
@@ -73,6 +75,15 @@ pub(super) struct Python {
     pub(super) file: &'static str,
 }
 
+pub(super) struct Npm {
+    /// Directory below `xtask/peers` with `package.json` and `package-lock.json`. The lock file names no registry: the client knows its own.
+    pub(super) dir: &'static str,
+    /// The script that node runs, below `node_modules`.
+    pub(super) script: &'static str,
+    /// File name of the launcher.
+    pub(super) file: &'static str,
+}
+
 impl Way {
     /// For people.
     pub(super) fn describe(&self) -> String {
@@ -81,6 +92,7 @@ impl Way {
             Self::Debian(debian) => format!("apt-get download {}", debian.packages.join(" ")),
             Self::GoModule(module) => format!("Go modules of xtask/peers/{}", module.dir),
             Self::Python(python) => format!("pip install of xtask/peers/{}", python.dir),
+            Self::Npm(npm) => format!("npm ci of xtask/peers/{}", npm.dir),
         }
     }
 
@@ -99,6 +111,9 @@ impl Way {
                 Ok(format!("go {:?}\n{}{}{own}", module.mains, recipe_file(module.dir, "go.mod")?, recipe_file(module.dir, "go.sum")?))
             }
             Self::Python(python) => Ok(format!("python {}\n{}", python.module, recipe_file(python.dir, "requirements.txt")?)),
+            Self::Npm(npm) => {
+                Ok(format!("npm {}\n{}{}", npm.script, recipe_file(npm.dir, "package.json")?, recipe_file(npm.dir, "package-lock.json")?))
+            }
         }
     }
 }
@@ -123,6 +138,8 @@ pub(super) fn recipes() -> Vec<Recipe> {
         versitygw(),
         moto(),
         kube_strict(),
+        fake_gcs_server(),
+        azurite(),
     ]
 }
 
@@ -290,5 +307,26 @@ fn moto() -> Recipe {
         name: "moto",
         programs: vec![program],
         ways: vec![Way::Python(Python { dir: "moto", module: "moto.server", file: "moto_server" })],
+    }
+}
+
+/// Google Cloud Storage, in memory. It writes by the JSON API alone: crates/vault/tests/common/gcs_bridge.rs.
+fn fake_gcs_server() -> Recipe {
+    const NAME: &str = "fake-gcs-server";
+    Recipe {
+        name: NAME,
+        // It has no way to be asked.
+        programs: vec![Program { version: VersionOf::Pinned("1.56.1"), ..tool(NAME, &[]) }],
+        ways: vec![Way::GoModule(GoModule { dir: NAME, mains: &[("github.com/fsouza/fake-gcs-server", NAME)] })],
+    }
+}
+
+/// Azure Blob Storage. Its last version for the Node.js that distributions have.
+fn azurite() -> Recipe {
+    let name = "azurite";
+    Recipe {
+        name,
+        programs: vec![Program { version_prefix: Some("3.35."), ..tool(name, &["--version"]) }],
+        ways: vec![Way::Npm(Npm { dir: name, script: "azurite/dist/src/blob/main.js", file: name })],
     }
 }

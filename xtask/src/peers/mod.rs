@@ -7,6 +7,7 @@
 mod apt;
 mod catalog;
 mod golang;
+mod npm;
 mod pip;
 pub(crate) mod report;
 
@@ -142,6 +143,7 @@ fn fetch(recipe: &Recipe, way: &Way, dir: &Path, say: &dyn Fn(&str)) -> Result<V
         Way::Debian(debian) => apt::install(debian, &work, dir)?,
         Way::GoModule(module) => golang::build(module, &work, say)?,
         Way::Python(python) => pip::install_program(python, &work, dir)?,
+        Way::Npm(npm) => npm::install_program(npm, &work, dir, say)?,
     }
     std::fs::write(work.join("stamp"), way.stamp()?).context("cannot write the stamp")?;
     if dir.exists() {

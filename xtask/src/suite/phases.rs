@@ -125,6 +125,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("LIFEBOAT_TEST_MINISIGN", "minisign"),
     ("LIFEBOAT_TEST_S3_VERSITYGW", "versitygw"),
     ("LIFEBOAT_TEST_S3_MOTO", "moto"),
+    ("LIFEBOAT_TEST_FAKE_GCS", "fake-gcs-server"),
+    ("LIFEBOAT_TEST_AZURITE", "azurite"),
 ];
 
 impl Phase {

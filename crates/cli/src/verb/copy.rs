@@ -7,7 +7,7 @@ use engine::copy::{ClusterReport, Fate, Outcome as One, Refusal, Report, Request
 use engine::{Code, Outcome};
 use serde_json::{Value, json};
 
-use crate::args::{GlobalArgs, RepositoryArgs};
+use crate::args::{GlobalArgs, RepositoryArgs, StoreArgs};
 use crate::output::{self, Format, size};
 use crate::progress::Teller;
 use crate::resolve::Resolved;
@@ -52,6 +52,18 @@ pub(crate) struct Args {
     /// File with the credentials of the S3 store that is written
     #[arg(long, value_name = "FILE", env = "LIFEBOAT_TO_S3_CREDENTIALS_FILE", help_heading = "Stores")]
     to_s3_credentials_file: Option<PathBuf>,
+    /// Endpoint of the gs:// or az:// store that is read
+    #[arg(long, value_name = "URL", env = "LIFEBOAT_FROM_STORE_ENDPOINT", help_heading = "Stores")]
+    from_store_endpoint: Option<String>,
+    /// File with the credentials of the gs:// or az:// store that is read
+    #[arg(long, value_name = "FILE", env = "LIFEBOAT_FROM_STORE_CREDENTIALS_FILE", help_heading = "Stores")]
+    from_store_credentials_file: Option<PathBuf>,
+    /// Endpoint of the gs:// or az:// store that is written
+    #[arg(long, value_name = "URL", env = "LIFEBOAT_TO_STORE_ENDPOINT", help_heading = "Stores")]
+    to_store_endpoint: Option<String>,
+    /// File with the credentials of the gs:// or az:// store that is written
+    #[arg(long, value_name = "FILE", env = "LIFEBOAT_TO_STORE_CREDENTIALS_FILE", help_heading = "Stores")]
+    to_store_credentials_file: Option<PathBuf>,
     /// minisign public key whose signatures count (repeatable; text or file)
     #[arg(long, value_name = "KEY", env = "LIFEBOAT_TRUSTED_SIGNER", value_delimiter = ',', help_heading = "Stores")]
     trusted_signer: Vec<String>,
@@ -82,18 +94,21 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
 fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.cluster.as_deref(), false)?;
     let signers = RepositoryArgs { trusted_signer: args.trusted_signer, allow_unsigned: args.allow_unsigned, ..RepositoryArgs::default() };
-    let from = RepositoryArgs {
+    let from = StoreArgs {
         s3_region: args.from_s3_region,
         s3_endpoint: args.from_s3_endpoint,
         s3_credentials_file: args.from_s3_credentials_file,
-        ..signers.clone()
+        store_endpoint: args.from_store_endpoint,
+        store_credentials_file: args.from_store_credentials_file,
     };
-    let to = RepositoryArgs {
+    let to = StoreArgs {
         s3_region: args.to_s3_region,
         s3_endpoint: args.to_s3_endpoint,
         s3_credentials_file: args.to_s3_credentials_file,
-        ..signers
+        store_endpoint: args.to_store_endpoint,
+        store_credentials_file: args.to_store_credentials_file,
     };
+    let [from, to] = [from, to].map(|store| RepositoryArgs { store, ..signers.clone() });
     Ok(Request {
         from: resolved.store_named(&args.from, &from)?,
         to: resolved.store_named(&args.to, &to)?,

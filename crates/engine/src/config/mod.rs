@@ -60,15 +60,15 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// `file:///path` or `s3://bucket/prefix`.
+    /// `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     pub url: String,
     /// The region, for S3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// The endpoint of an S3-compatible store; Amazon's own without.
+    /// The endpoint of a compatible store or an emulator; the cloud's own without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// A file with `AWS_ACCESS_KEY_ID=…` and `AWS_SECRET_ACCESS_KEY=…` lines; the cloud's usual ways without.
+    /// A file with credentials; the cloud's usual ways without. See [`vault::store::StoreOptions::credentials_file`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_file: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ use vault::name::ClusterName;
 
 use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Store, Talos};
 use crate::failure::{Failure, Outcome};
+use crate::store_kind::{STORE_URLS, StoreKind};
 
 /// The name that the store gets.
 const STORE: &str = "main";
@@ -84,7 +85,7 @@ impl Draft {
     }
 
     fn stores(&self, text: &mut String) {
-        text.push_str("# Where backups go: file:///path or s3://bucket/prefix. Best away from the cluster's machines.\nstores:\n");
+        let _ = writeln!(text, "# Where backups go: {STORE_URLS}. Best away from the cluster's machines.\nstores:");
         let _ = writeln!(text, "  {STORE}:\n    url: {}", quoted(&self.store.url));
         let optional = [("region", &self.store.region), ("endpoint", &self.store.endpoint)];
         for (name, value) in optional {
@@ -96,10 +97,14 @@ impl Draft {
             Some(file) => {
                 let _ = writeln!(text, "    credentials_file: {}", path(file));
             }
-            None if self.store.url.starts_with("s3://") => text.push_str(
-                "    # AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines; without it: the environment, or the machine's role.\n    # credentials_file: /etc/lifeboat/s3.env\n",
-            ),
-            None => {}
+            None => {
+                if let Some((holds, file)) = StoreKind::of(&self.store.url).credentials_file() {
+                    let _ = writeln!(
+                        text,
+                        "    # {holds}; without it: the environment, or the machine's role.\n    # credentials_file: {file}"
+                    );
+                }
+            }
         }
         text.push('\n');
     }

@@ -7,6 +7,7 @@ use crate::config::{Config, Store};
 use crate::failure::{Failure, Outcome};
 use crate::next::{line, quoted};
 use crate::place::PlaceOptions;
+use crate::store_kind::StoreKind;
 
 /// What the kit tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +77,13 @@ impl Kit {
         for (recipient, fingerprint) in &self.recipients {
             fact("opened by", &format!("the identity of {recipient} (fingerprint {fingerprint})"));
         }
-        if self.store.url.starts_with("s3://") {
-            text.push_str("\nThe store wants credentials that may read: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or --s3-credentials-file FILE.\n");
+        let kind = StoreKind::of(&self.store.url);
+        if kind.wants_credentials() {
+            text.push_str(&format!(
+                "\nThe store wants credentials that may read: {}, or {} FILE.\n",
+                kind.credentials(),
+                kind.credentials_flag()
+            ));
         }
         for cluster in &self.clusters {
             let flags = self.flags(cluster);

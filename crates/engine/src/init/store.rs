@@ -33,7 +33,9 @@ pub struct Prepared {
 /// one.
 pub async fn prepare(options: &PlaceOptions) -> Outcome<Prepared> {
     let (repository, made) = place::open_or_init(options).await?;
-    let report = probe(&**repository.store()).await.map_err(|error| store_failure::failure("the store cannot be tried out", &error))?;
+    let report = probe(&**repository.store())
+        .await
+        .map_err(|error| store_failure::failure_at(&options.url, "the store cannot be tried out", &error))?;
     let abilities = abilities(&report);
     if !report.is_usable() {
         let faults: Vec<String> =

@@ -8,7 +8,7 @@ pub const PART_SIZE: usize = 8 << 20;
 /// How many parts are under way at once, beside the one being filled.
 pub const PARTS_IN_FLIGHT: usize = 2;
 
-/// The number of parts that S3 allows; with [`PART_SIZE`] an object has at most 78 GiB.
+/// The number of parts that S3 and Google allow (Azure: 50,000); with [`PART_SIZE`] an object has at most 78 GiB.
 pub const MAX_PARTS: usize = 10_000;
 
 /// How often one request is tried.
@@ -47,7 +47,7 @@ pub const MAX_LISTED: usize = 5_000_000;
 /// The longest time one listing may take, whatever the store answers.
 pub const LIST_BUDGET: Duration = Duration::from_secs(600);
 
-/// The longest key, in bytes: S3 takes 1024 with the prefix.
+/// The longest key, in bytes: all of them take 1024 with the prefix.
 pub const MAX_KEY: usize = 800;
 
 /// The longest part of a key, in bytes: what a file name may have, less the room for a temporary one.

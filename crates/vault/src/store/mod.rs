@@ -3,15 +3,18 @@
 //! Keys are relative to the repository's root, use `/` between parts, never begin with one, and consist of parts that match
 //! `[A-Za-z0-9][A-Za-z0-9._-]*` without `..`. An implementation refuses any other key before it touches the store.
 
+mod azure;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 #[cfg(any(test, feature = "testing"))]
 pub mod fault;
 mod file;
+mod gcs;
 mod keys;
 pub mod limits;
 mod memory;
 mod mirror;
+mod object;
 mod open;
 mod probe;
 mod s3;
@@ -27,9 +30,8 @@ use bytes::Bytes;
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use mirror::MirrorStore;
-pub use open::{PartChecksum, StoreOptions, open_store};
+pub use open::{PartChecksum, StoreOptions, is_store_url, open_store};
 pub use probe::{Finding, ProbeReport, probe};
-pub use s3::S3Store;
 
 /// What a store says of one stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +137,7 @@ pub trait Upload: Send {
 /// An object store with one repository's root.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync {
-    /// The root as the user named it, without credentials: `file:///path` or `s3://bucket/prefix`.
+    /// The root as the user named it, without credentials: `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
     fn root(&self) -> &str;
 
     /// Writes a small object (at most [`MAX_SMALL_OBJECT`]) under a key that must not exist, durably.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{FileStore, S3Store, Store, StoreError};
+use super::object::{BucketStore, Place};
+use super::{FileStore, Store, StoreError, azure, gcs, s3};
 
 /// With which checksum the parts and small objects of an S3 upload are protected on their way and in the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,35 +18,57 @@ pub enum PartChecksum {
     Off,
 }
 
-/// How to reach a store. The default is right for `file://`, and for S3 with the cloud's usual ways to credentials.
+/// How to reach a store. The default is right for `file://`, and for the clouds with their usual ways to credentials.
 #[derive(Clone, Debug, Default)]
 pub struct StoreOptions {
     /// `file://`: make the directory if it is missing.
     pub create_root: bool,
     /// S3: the region; else `AWS_REGION`, `AWS_DEFAULT_REGION`, else `us-east-1`.
     pub region: Option<String>,
-    /// S3: `https://HOST[:PORT]` of a compatible store (`http://` is allowed); else `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else AWS.
+    /// `https://HOST[:PORT]` of a compatible store or an emulator (`http://` is allowed). Else, for S3: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`,
+    /// else AWS; for Google: `STORAGE_EMULATOR_HOST`, else Google; for Azure, where the account may be its path or its first label:
+    /// `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_ENDPOINT`, else the account's at Azure.
     pub endpoint: Option<String>,
     /// S3: whether the bucket goes into the path instead of the host name; by default so with an endpoint of its own.
     pub path_style: Option<bool>,
-    /// S3: a file of `AWS_ACCESS_KEY_ID=…`, `AWS_SECRET_ACCESS_KEY=…` (and `AWS_SESSION_TOKEN`, `AWS_REGION`) lines. Without it: the
-    /// environment, web identity, the container's or the machine's role.
+    /// A file of credentials. S3: `AWS_ACCESS_KEY_ID=…`, `AWS_SECRET_ACCESS_KEY=…` (and `AWS_SESSION_TOKEN`, `AWS_REGION`) lines. Google: the
+    /// JSON of a service account's key, or what gcloud has left. Azure: lines as `AZURE_STORAGE_ACCOUNT_NAME=…` with
+    /// `AZURE_STORAGE_ACCOUNT_KEY=…`. Without it: the environment, the workload's identity, the machine's role.
     pub credentials_file: Option<PathBuf>,
-    /// S3: certificates (PEM) to trust beside the system's.
+    /// Certificates (PEM) to trust beside the system's.
     pub ca_file: Option<PathBuf>,
     /// S3: the checksum.
     pub checksum: PartChecksum,
 }
 
-/// Opens the store that `url` names: `file:///path`, an absolute path, or `s3://bucket/prefix`. Nothing is sent to S3 yet; a directory
-/// must exist (or is made, see [`StoreOptions::create_root`]).
+/// The kinds of stores behind a network, and how a URL of each is written.
+const CLOUDS: [(&str, Open, &str); 3] =
+    [("s3", s3::open, "s3://BUCKET/PREFIX"), ("gs", gcs::open, "gs://BUCKET/PREFIX"), ("az", azure::open, "az://CONTAINER/PREFIX")];
+
+type Open = fn(&Place<'_>, &StoreOptions) -> Result<BucketStore, StoreError>;
+
+/// Whether `url` begins as one that [`open_store`] takes: `file:///path`, an absolute path, `s3://`, `gs://` or `az://`.
+#[must_use]
+pub fn is_store_url(url: &str) -> bool {
+    url.starts_with('/') || url.starts_with("file:///") || cloud(url).is_some()
+}
+
+/// Splits a URL of a store behind a network.
+fn cloud(url: &str) -> Option<(&'static str, Open, &'static str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    CLOUDS.iter().find(|(known, ..)| *known == scheme).map(|(scheme, open, form)| (*scheme, *open, *form, rest))
+}
+
+/// Opens the store that `url` names: `file:///path`, an absolute path, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+/// Nothing is sent over a network yet; a directory must exist (or is made, see [`StoreOptions::create_root`]).
 ///
 /// # Errors
-/// [`StoreError::Other`] for a URL that is none of these; what [`FileStore::open`] and [`S3Store::new`] return.
+/// [`StoreError::Other`] for a URL that is none of these, for settings that cannot be, and for files of credentials or certificates that cannot be
+/// read; what [`FileStore::open`] returns.
 pub fn open_store(url: &str, options: &StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
-    if let Some(rest) = url.strip_prefix("s3://") {
-        let (bucket, prefix) = bucket_and_prefix(rest)?;
-        return Ok(Arc::new(S3Store::new(bucket, prefix, options)?));
+    if let Some((scheme, open, form, rest)) = cloud(url) {
+        let (bucket, prefix) = bucket_and_prefix(scheme, form, rest)?;
+        return Ok(Arc::new(open(&Place { scheme, bucket, prefix }, options)?));
     }
     let path = if url.starts_with('/') { PathBuf::from(url) } else { file_path(url)? };
     let name = if url.starts_with('/') { format!("file://{url}") } else { url.to_owned() };
@@ -57,15 +80,17 @@ fn refused(url: &str, detail: &str) -> StoreError {
     StoreError::Other { key: url.to_owned(), detail: detail.to_owned() }
 }
 
-fn bucket_and_prefix(rest: &str) -> Result<(&str, &str), StoreError> {
+fn bucket_and_prefix<'a>(scheme: &str, form: &str, rest: &'a str) -> Result<(&'a str, &'a str), StoreError> {
     if rest.contains('@') {
-        return Err(refused("s3://…", "credentials do not belong into the URL; use the environment or a credentials file"));
+        let detail = "credentials do not belong into the URL; use the environment or a credentials file";
+        return Err(refused(&format!("{scheme}://…"), detail));
     }
-    let url = format!("s3://{rest}");
+    let url = format!("{scheme}://{rest}");
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if !(3..=255).contains(&bucket.len()) || !bucket.bytes().all(plain) {
-        return Err(refused(&url, "not a bucket name: s3://BUCKET/PREFIX"));
+        let what = if scheme == "az" { "container" } else { "bucket" };
+        return Err(refused(&url, &format!("not a {what} name: {form}")));
     }
     let prefix = prefix.trim_end_matches('/');
     let good =
@@ -76,15 +101,22 @@ fn bucket_and_prefix(rest: &str) -> Result<(&str, &str), StoreError> {
     Ok((bucket, prefix))
 }
 
+/// What a store may be called, for messages.
+fn forms(more: &str) -> String {
+    let [(_, _, s3), (_, _, gcs), (_, _, azure)] = CLOUDS;
+    format!("file:///PATH, {more}{s3}, {gcs} or {azure}")
+}
+
 fn file_path(text: &str) -> Result<PathBuf, StoreError> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     match scheme {
         Some("file") => {}
-        Some("gs" | "az" | "azure" | "abfs" | "abfss") => {
-            return Err(refused(text, "this kind of store is not supported yet; file:// and s3:// are"));
+        Some("gcs") => return Err(refused("URL", "Google Cloud Storage is written gs://BUCKET/PREFIX")),
+        Some("azure" | "abfs" | "abfss" | "wasb" | "wasbs") => {
+            return Err(refused("URL", "Azure Blob Storage is written az://CONTAINER/PREFIX; the account is a setting of its own"));
         }
-        Some(_) => return Err(refused("URL", "not a store: file:///PATH or s3://BUCKET/PREFIX")),
-        None => return Err(refused(text, "not a store: file:///PATH, an absolute path, or s3://BUCKET/PREFIX")),
+        Some(_) => return Err(refused("URL", &format!("not a store: {}", forms("")))),
+        None => return Err(refused(text, &format!("not a store: {}", forms("an absolute path, ")))),
     }
     let url = url::Url::parse(text).map_err(|error| refused(text, &error.to_string()))?;
     if url.query().is_some() || url.fragment().is_some() {
@@ -132,8 +164,14 @@ mod tests {
             assert!(open(bad).is_err(), "{bad}");
         }
         assert!(!error("s3://key:hunter2@bucket/x").contains("hunter2"));
-        assert!(error("gs://bucket/x").contains("not supported yet"));
-        assert!(error("az://bucket/x").contains("not supported yet"));
+        let options = StoreOptions { endpoint: Some("http://127.0.0.1:1/account".to_owned()), ..StoreOptions::default() };
+        for url in ["gs://bucket/x", "az://container/x"] {
+            assert_eq!(open_store(url, &options).unwrap().root(), url);
+            assert!(is_store_url(url));
+        }
+        assert!(error("az://c").contains("not a container name"));
+        assert!(!error("az://account:hunter2@container/x").contains("hunter2"));
+        assert!(error("abfss://container@account.dfs.core.windows.net/x").contains("az://CONTAINER/PREFIX"));
         assert!(!error("https://key:hunter2@host/x").contains("hunter2"));
     }
 }

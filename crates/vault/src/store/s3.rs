@@ -1,266 +1,146 @@
-//! `s3://`: a repository in a bucket of S3 or a compatible store, over the `object_store` crate.
-//!
-//! What this layer adds to that crate: times that bound every operation, ambiguous answers settled by looking, parts of equal size with a
-//! checksum each and two under way, reads continued where they broke off, and errors that tell a missing bucket from a missing key, wrong
-//! credentials from a wrong region, and a silent store from a refusing one.
+//! `s3://`: a repository in a bucket of S3 or a compatible store; everything but the way to it is [`super::object`].
 
-mod client;
 mod credentials;
-mod error;
-mod read;
-mod upload;
 
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use disk::crash;
-use futures::StreamExt;
-use object_store::path::Path;
-use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion};
+use super::StoreError;
+use super::object::client::{Clients, Transport, from_env, parts_of, read_small};
+use super::object::error::{Meaning, Words};
+use super::object::{BucketStore, Dialect, Place};
+use super::open::{PartChecksum, StoreOptions};
 
-use super::limits::{ATTEMPTS, LIST_BUDGET, MAX_LISTED, RETRY_BUDGET, RETRY_PAUSE};
-use super::open::StoreOptions;
-use super::settle::{self, Settled};
-use super::{ObjectInfo, Store, StoreError, Upload, keys};
-use client::Clients;
-
-/// A repository in a bucket.
-#[derive(Debug)]
-pub struct S3Store {
-    bucket: Arc<Bucket>,
+/// Opens a repository in a bucket. Nothing is sent yet.
+///
+/// # Errors
+/// [`StoreError::Other`] for a setting that cannot be, or a credentials or certificate file that cannot be read.
+pub(super) fn open(place: &Place<'_>, options: &StoreOptions) -> Result<BucketStore, StoreError> {
+    BucketStore::new(place, clients(place.bucket, options).map_err(|detail| place.refused(detail))?, Box::new(S3))
 }
 
-/// What every operation needs.
-#[derive(Debug)]
-struct Bucket {
-    clients: Clients,
-    prefix: String,
-    root: String,
-}
+struct S3;
 
-impl S3Store {
-    /// Makes a store of `bucket` and `prefix` (without slashes at its ends; may be empty). Nothing is sent yet.
-    ///
-    /// # Errors
-    /// [`StoreError::Other`] for a setting that cannot be, or a credentials or certificate file that cannot be read.
-    pub fn new(bucket: &str, prefix: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let root = if prefix.is_empty() { format!("s3://{bucket}") } else { format!("s3://{bucket}/{prefix}") };
-        Path::parse(prefix).map_err(|error| StoreError::Other { key: root.clone(), detail: error.to_string() })?;
-        let clients = Clients::new(bucket, options).map_err(|detail| StoreError::Other { key: root.clone(), detail })?;
-        Ok(Self { bucket: Arc::new(Bucket { clients, prefix: prefix.to_owned(), root }) })
+impl Dialect for S3 {
+    fn words(&self) -> &'static Words {
+        &WORDS
     }
 }
 
-impl Bucket {
-    fn path(&self, key: &str) -> Result<Path, StoreError> {
-        let full = match (self.prefix.is_empty(), key.is_empty()) {
-            (true, _) => key.to_owned(),
-            (false, true) => self.prefix.clone(),
-            (false, false) => format!("{}/{key}", self.prefix),
-        };
-        Path::parse(full).map_err(|error| StoreError::Corrupt { key: key.to_owned(), detail: error.to_string() })
-    }
+/// The codes of the S3 API's error responses.
+const WORDS: Words = Words {
+    meaning,
+    no_credentials: "neither in the environment (AWS_ACCESS_KEY_ID, …) nor a credentials file nor from this machine's role",
+    // Asking the machine's own metadata service is the last way to credentials; when that fails, there are none.
+    metadata: &["169.254.", "/latest/api/token", "security-credentials"],
+};
 
-    /// The key of what the store calls `path`; `None` for what is not ours.
-    fn key(&self, path: &Path) -> Option<String> {
-        let path = path.as_ref();
-        let key = if self.prefix.is_empty() { path } else { path.strip_prefix(self.prefix.as_str())?.strip_prefix('/')? };
-        keys::is_key(key).then(|| key.to_owned())
-    }
+fn meaning(code: &str) -> Option<Meaning> {
+    Some(match code {
+        "NoSuchBucket" => Meaning::NoRoot,
+        "NoSuchKey" => Meaning::NotFound,
+        "PreconditionFailed" => Meaning::Precondition,
+        "InvalidRange" => Meaning::Corrupt,
+        "RequestTimeTooSkewed" => Meaning::Denied("; is this machine's clock right?"),
+        "AccessDenied"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "AllAccessDisabled"
+        | "AccountProblem"
+        | "InvalidSecurity"
+        | "NotSignedUp"
+        | "UnauthorizedAccess" => Meaning::Denied(""),
+        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" | "EntityTooLarge" => {
+            Meaning::Full
+        }
+        "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestTimeout" | "ThrottlingException" | "TooManyRequests" => {
+            Meaning::Unreachable
+        }
+        // Answered with 501, and yet the server is well: it does not do this.
+        "NotImplemented" => Meaning::Other,
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" | "TemporaryRedirect" => {
+            Meaning::WrongRegion
+        }
+        _ => return None,
+    })
+}
 
-    fn error(&self, key: &str, error: object_store::Error) -> StoreError {
-        error::map(key, &self.root, error)
+fn clients(bucket: &str, options: &StoreOptions) -> Result<Clients, String> {
+    let mut builder = match &options.credentials_file {
+        // The environment's credentials must not mix with those of the file.
+        Some(path) => {
+            credentials::apply(AmazonS3Builder::new(), &read_small(path)?).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        None => AmazonS3Builder::from_env(),
+    };
+    builder = builder.with_bucket_name(bucket).with_conditional_put(S3ConditionalPut::ETagMatch).with_disable_bulk_delete(true);
+    if let Some(region) = options.region.clone().or_else(|| region_from_env(options)) {
+        builder = builder.with_region(region);
     }
-
-    fn listed(&self, meta: ObjectMeta) -> Option<ObjectInfo> {
-        let key = self.key(&meta.location)?;
-        Some(ObjectInfo { key, size: meta.size, etag: meta.e_tag })
+    builder = match options.checksum {
+        PartChecksum::Sha256 => builder.with_checksum_algorithm(Checksum::SHA256),
+        PartChecksum::Crc64Nvme => builder.with_checksum_algorithm(Checksum::CRC64NVME),
+        PartChecksum::Off => builder,
+    };
+    // The endpoint by the variables of the cloud's own tools, the more specific one first.
+    let endpoint = options.endpoint.clone().or_else(|| from_env(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]));
+    // Certificates of virtual hosts do not cover bucket names with dots.
+    let path_style = options.path_style.unwrap_or(endpoint.is_some() || bucket.contains('.'));
+    builder = builder.with_virtual_hosted_style_request(!path_style);
+    let transport = Transport::new(endpoint.as_deref(), options.ca_file.as_deref())?;
+    if let Some(endpoint) = endpoint {
+        builder = builder.with_endpoint(full_endpoint(&endpoint, bucket, path_style)?);
     }
+    Clients::new(&transport, |options, retry| {
+        builder.clone().with_client_options(options).with_retry(retry).build().map_err(|error| error.to_string())
+    })
+}
 
-    async fn look(&self, key: &str) -> Result<ObjectMeta, StoreError> {
-        let path = self.path(key)?;
-        match self.clients.small.head(&path).await {
-            // The answer to HEAD has no body that would tell a missing key from a missing bucket; the one to GET has.
-            Err(object_store::Error::NotFound { .. }) => match self.clients.small.get_opts(&path, GetOptions::default()).await {
-                Ok(found) => Ok(found.meta),
-                Err(error) => Err(self.error(key, error)),
-            },
-            other => other.map_err(|error| self.error(key, error)),
+/// With a credentials file the builder has not read the environment; the region is no secret and may still come from there.
+fn region_from_env(options: &StoreOptions) -> Option<String> {
+    options.credentials_file.as_ref()?;
+    from_env(&["AWS_REGION", "AWS_DEFAULT_REGION"])
+}
+
+/// The endpoint as `object_store` wants it: for virtual hosts the bucket is part of it.
+fn full_endpoint(endpoint: &str, bucket: &str, path_style: bool) -> Result<String, String> {
+    let (scheme, host) = parts_of(endpoint)?;
+    Ok(if path_style { format!("{scheme}://{host}") } else { format!("{scheme}://{bucket}.{host}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::object::error::tests::{generic, map_with};
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        assert_eq!(full_endpoint("https://s3.example:9000/", "b", true), Ok("https://s3.example:9000".to_owned()));
+        assert_eq!(full_endpoint("https://s3.example", "b", false), Ok("https://b.s3.example".to_owned()));
+        for bad in ["s3.example", "ftp://s3.example", "https://", "https://key:secret@s3.example"] {
+            let error = full_endpoint(bad, "b", true);
+            assert!(error.as_ref().is_err_and(|text| !text.contains("secret")), "{error:?}");
         }
     }
 
-    async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
-        let meta = self.look(key).await?;
-        Ok(ObjectInfo { key: key.to_owned(), size: meta.size, etag: meta.e_tag })
-    }
-
-    async fn put(&self, key: &str, bytes: &Bytes, mode: PutMode) -> Result<ObjectInfo, StoreError> {
-        let path = self.path(key)?;
-        let client = self.clients.for_write(bytes.len());
-        let options = PutOptions::from(mode);
-        let result = client.put_opts(&path, bytes.clone().into(), options).await.map_err(|error| self.error(key, error))?;
-        Ok(ObjectInfo { key: key.to_owned(), size: bytes.len() as u64, etag: result.e_tag })
-    }
-}
-
-impl S3Store {
-    /// Creates an object of at most one part; see [`Store::create`].
-    async fn create_settled(&self, key: &str, bytes: &Bytes) -> Result<ObjectInfo, StoreError> {
-        let mut pause = RETRY_PAUSE;
-        let mut attempt = 1;
-        loop {
-            let error = match self.bucket.put(key, bytes, PutMode::Create).await {
-                Ok(info) => return Ok(info),
-                Err(StoreError::AlreadyExists { .. }) => return settle::already_there(self, key, bytes).await,
-                Err(error @ StoreError::Unreachable { .. }) => error,
-                Err(error) => return Err(error),
-            };
-            match settle::look(self, key, bytes).await {
-                Settled::Ours(info) => return Ok(info),
-                Settled::Other => return Err(StoreError::AlreadyExists { key: key.to_owned() }),
-                // The store answers and the object is not there: the write was lost on the way.
-                Settled::Nothing if attempt < ATTEMPTS => tokio::time::sleep(pause).await,
-                Settled::Nothing | Settled::Unknown => return Err(error),
-            }
-            pause *= 2;
-            attempt += 1;
-        }
-    }
-
-    async fn listing(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let path = self.bucket.path(prefix)?;
-        let mut pages = self.bucket.clients.read.list(Some(&path));
-        let mut found = Vec::new();
-        while let Some(meta) = pages.next().await {
-            found.extend(self.bucket.listed(meta.map_err(|error| self.bucket.error(prefix, error))?));
-            if found.len() > MAX_LISTED {
-                return Err(StoreError::Corrupt { key: prefix.to_owned(), detail: format!("more than {MAX_LISTED} objects") });
-            }
-        }
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        found.dedup_by(|a, b| a.key == b.key);
-        Ok(found)
-    }
-}
-
-/// Does again, a few times, what may be done any number of times: a break in the middle of an answer is not tried again below this layer.
-async fn persist<T, F: Future<Output = Result<T, StoreError>>>(mut work: impl FnMut() -> F) -> Result<T, StoreError> {
-    let begun = tokio::time::Instant::now();
-    let mut attempt = 1;
-    loop {
-        match work().await {
-            Err(StoreError::Unreachable { .. }) if attempt < ATTEMPTS && begun.elapsed() < RETRY_BUDGET => attempt += 1,
-            other => return other,
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
-}
-
-/// Bounds a listing: a store that always promises one more page would otherwise never end it.
-async fn within<T>(budget: Duration, key: &str, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(budget, work).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unreachable { key: key.to_owned(), detail: format!("not finished within {} s", budget.as_secs()) }),
-    }
-}
-
-#[async_trait]
-impl Store for S3Store {
-    fn root(&self) -> &str {
-        &self.bucket.root
-    }
-
-    async fn create(&self, key: &str, bytes: Bytes) -> Result<ObjectInfo, StoreError> {
-        keys::check(key)?;
-        settle::check_small(key, &bytes)?;
-        crash::point(&format!("put {key}"));
-        let info = self.create_settled(key, &bytes).await?;
-        crash::point(&format!("put done {key}"));
-        Ok(info)
-    }
-
-    async fn replace(&self, key: &str, bytes: Bytes, etag: Option<&str>) -> Result<ObjectInfo, StoreError> {
-        keys::check(key)?;
-        settle::check_small(key, &bytes)?;
-        crash::point(&format!("replace {key}"));
-        let mode = match etag {
-            Some(etag) => PutMode::Update(UpdateVersion { e_tag: Some(etag.to_owned()), version: None }),
-            None => PutMode::Create,
-        };
-        match self.bucket.put(key, &bytes, mode).await {
-            // A first try whose answer was lost makes the second one find the etag changed, by ourselves.
-            Err(error @ (StoreError::AlreadyExists { .. } | StoreError::Changed { .. } | StoreError::Unreachable { .. })) => {
-                match (settle::look(self, key, &bytes).await, error) {
-                    (Settled::Ours(info), error) if info.etag.as_deref() != etag || matches!(error, StoreError::Unreachable { .. }) => {
-                        Ok(info)
-                    }
-                    (_, error @ StoreError::Unreachable { .. }) => Err(error),
-                    _ => Err(StoreError::Changed { key: key.to_owned() }),
-                }
-            }
-            // Somebody has deleted what was to be replaced.
-            Err(StoreError::NotFound { key }) => Err(StoreError::Changed { key }),
-            other => other,
-        }
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        keys::check(key)?;
-        crash::point(&format!("delete {key}"));
-        let path = self.bucket.path(key)?;
-        match self.bucket.clients.small.delete(&path).await.map_err(|error| self.bucket.error(key, error)) {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            other => other,
-        }
-    }
-
-    async fn upload(&self, key: &str) -> Result<Box<dyn Upload>, StoreError> {
-        keys::check(key)?;
-        let store = Self { bucket: Arc::clone(&self.bucket) };
-        Ok(Box::new(upload::S3Upload::new(store, key, self.bucket.path(key)?)))
-    }
-
-    async fn get(&self, key: &str, limit: u64) -> Result<(ObjectInfo, Bytes), StoreError> {
-        keys::check(key)?;
-        read::whole(&self.bucket, key, limit).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        keys::check(key)?;
-        read::range(&self.bucket, key, range).await
-    }
-
-    async fn head(&self, key: &str) -> Result<ObjectInfo, StoreError> {
-        keys::check(key)?;
-        self.bucket.head(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let below = keys::check_prefix(prefix)?;
-        within(LIST_BUDGET, prefix, persist(|| self.listing(below))).await
-    }
-
-    async fn list_shallow(&self, prefix: &str) -> Result<(Vec<ObjectInfo>, Vec<String>), StoreError> {
-        let path = self.bucket.path(keys::check_prefix(prefix)?)?;
-        let pages = || async {
-            let listed = self.bucket.clients.read.list_with_delimiter(Some(&path)).await;
-            listed.map_err(|error| self.bucket.error(prefix, error))
-        };
-        let listed = within(LIST_BUDGET, prefix, persist(pages)).await?;
-        let mut objects: Vec<_> = listed.objects.into_iter().filter_map(|meta| self.bucket.listed(meta)).collect();
-        let mut below: Vec<_> = listed.common_prefixes.iter().filter_map(|path| self.bucket.key(path)).collect();
-        objects.sort_by(|a, b| a.key.cmp(&b.key));
-        below.sort();
-        Ok((objects, below))
-    }
-
-    async fn written_at(&self, key: &str) -> Result<Option<SystemTime>, StoreError> {
-        keys::check(key)?;
-        let meta = self.bucket.look(key).await?;
-        let since = u64::try_from(meta.last_modified.timestamp_millis()).ok().filter(|millis| *millis > 0).map(Duration::from_millis);
-        Ok(since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)))
+    #[test]
+    fn codes_decide() {
+        let xml =
+            |code: &str| format!("400: <Error><Code>{code}</Code><Message>words\u{1b}[1m</Message><Region>eu-west-9</Region></Error>");
+        let of = |code: &str| map_with(&WORDS, generic(&xml(code)));
+        assert!(matches!(of("NoSuchBucket"), StoreError::NoRoot { root } if root == "s3://b"));
+        assert!(matches!(of("NoSuchKey"), StoreError::NotFound { key } if key == "k"));
+        assert!(matches!(of("InvalidAccessKeyId"), StoreError::Denied { detail, .. } if detail == "InvalidAccessKeyId: words[1m"));
+        assert!(matches!(of("SignatureDoesNotMatch"), StoreError::Denied { .. }));
+        assert!(matches!(of("SlowDown"), StoreError::Unreachable { .. }));
+        assert!(matches!(of("InvalidRange"), StoreError::Corrupt { .. }));
+        let not_done = map_with(&WORDS, generic("501 Not Implemented: <Error><Code>NotImplemented</Code><Message>no</Message></Error>"));
+        assert!(matches!(not_done, StoreError::Other { detail, .. } if detail == "NotImplemented: no"));
+        assert!(matches!(of("QuotaExceeded"), StoreError::Full { .. }));
+        assert!(matches!(of("AuthorizationHeaderMalformed"), StoreError::Other { detail, .. } if detail.ends_with("region eu-west-9")));
+        assert!(matches!(of("Unheard"), StoreError::Other { detail, .. } if detail.starts_with("Unheard: words")));
+        assert!(matches!(map_with(&WORDS, generic("connect http://169.254.169.254/latest")), StoreError::Denied { .. }));
     }
 }

@@ -1,14 +1,15 @@
-//! Real S3 servers as processes of the test, and a proxy before them that breaks connections.
+//! Real S3 servers as processes of the test.
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vault::store::{Store, StoreOptions, open_store};
+
+use crate::proxy::exchange;
 
 pub(crate) const BUCKET: &str = "lifeboat-test";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -119,111 +120,4 @@ pub(crate) fn options(dir: &Path, address: SocketAddr, secret: &str) -> StoreOpt
         credentials_file: Some(path),
         ..StoreOptions::default()
     }
-}
-
-/// Sends one request and reads the whole answer.
-fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut upstream = TcpStream::connect(address).unwrap();
-    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
-    upstream.write_all(request).unwrap();
-    read_message(&mut upstream, !request.starts_with(b"HEAD"))
-}
-
-/// Reads one HTTP/1.1 message: a head, and the body whose length it states.
-fn read_message(stream: &mut TcpStream, with_body: bool) -> Vec<u8> {
-    let mut message = Vec::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let end = message.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
-        if let Some(end) = end {
-            let head = String::from_utf8_lossy(&message[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).map_or(0, |text| text.trim().parse().unwrap());
-            if !with_body || message.len() >= end + length {
-                return message;
-            }
-        }
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return message,
-            Ok(count) => message.extend_from_slice(&buffer[..count]),
-        }
-    }
-}
-
-/// What a proxy does to an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Break {
-    /// The request is carried out, and its answer lost.
-    LoseAnswer,
-    /// The request does not reach the server, and the connection ends.
-    LoseRequest,
-    /// The answer ends after this many bytes.
-    CutAnswer(usize),
-    /// The server is said to be overloaded.
-    SlowDown,
-}
-
-type Rules = Arc<Mutex<Vec<(String, Break, usize)>>>;
-
-/// A proxy for one connection per request. Breaks those whose first line contains a text, a number of times.
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
-    rules: Rules,
-}
-
-impl Proxy {
-    pub(crate) fn before(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let rules = Rules::default();
-        let shared = Arc::clone(&rules);
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || serve(client.unwrap(), upstream, &shared));
-            }
-        });
-        Self { address, rules }
-    }
-
-    /// Breaks the next `times` requests whose first line contains all words of `words`.
-    pub(crate) fn inject(&self, words: &str, how: Break, times: usize) {
-        self.rules.lock().unwrap().push((words.to_owned(), how, times));
-    }
-
-    /// How many breaks have not happened.
-    pub(crate) fn left(&self) -> usize {
-        self.rules.lock().unwrap().iter().map(|(_, _, times)| times).sum()
-    }
-}
-
-fn decide(rules: &Rules, line: &str) -> Option<Break> {
-    let mut rules = rules.lock().unwrap();
-    let rule = rules.iter_mut().find(|(words, _, times)| *times > 0 && words.split(' ').all(|word| line.contains(word)))?;
-    rule.2 -= 1;
-    Some(rule.1)
-}
-
-fn serve(mut client: TcpStream, upstream: SocketAddr, rules: &Rules) {
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = read_message(&mut client, true);
-    if request.is_empty() {
-        return;
-    }
-    let line = String::from_utf8_lossy(&request).lines().next().unwrap_or_default().to_owned();
-    let how = decide(rules, &line);
-    if how == Some(Break::LoseRequest) {
-        return;
-    }
-    if how == Some(Break::SlowDown) {
-        let body = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-        let _ = write!(client, "HTTP/1.1 503 Slow Down\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-        return;
-    }
-    let answer = exchange(upstream, &request);
-    let end = match how {
-        Some(Break::LoseAnswer) => 0,
-        Some(Break::CutAnswer(len)) => len.min(answer.len()),
-        _ => answer.len(),
-    };
-    let _ = client.write_all(&answer[..end]);
 }

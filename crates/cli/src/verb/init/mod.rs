@@ -14,12 +14,13 @@ use engine::init::store::{self, Prepared, Tenant};
 use engine::init::{check_directory, check_writable, cluster, here, name};
 use engine::limits::IDENTITY;
 use engine::place::PlaceOptions;
+use engine::store_kind::{STORE_URLS, StoreKind};
 use engine::{Access, Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::name::ClusterName;
 use vault::sign::PublicKey;
 
-use crate::args::{GlobalArgs, SourceArgs};
+use crate::args::{GlobalArgs, SourceArgs, StoreArgs};
 use crate::output::{self, Format};
 use crate::resolve::Resolved;
 use crate::signals;
@@ -30,21 +31,14 @@ use ask::Person;
 pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
-    /// Where backups go: file:///path or s3://bucket/prefix
+    /// Where backups go: file:///path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
     #[arg(long, value_name = "URL", env = "LIFEBOAT_REPO", help_heading = "Repository")]
     repo: Option<String>,
     /// Name of the cluster in the repository [default: from this machine's name, else from the cluster's id]
     #[arg(long, alias = "profile", value_name = "NAME", env = "LIFEBOAT_CLUSTER", help_heading = "Repository")]
     cluster: Option<String>,
-    /// Region of an S3 store
-    #[arg(long, value_name = "NAME", env = "LIFEBOAT_S3_REGION", help_heading = "Repository")]
-    s3_region: Option<String>,
-    /// Endpoint of an S3-compatible store
-    #[arg(long, value_name = "URL", env = "LIFEBOAT_S3_ENDPOINT", help_heading = "Repository")]
-    s3_endpoint: Option<String>,
-    /// File with AWS_ACCESS_KEY_ID=… and AWS_SECRET_ACCESS_KEY=… lines
-    #[arg(long, value_name = "FILE", env = "LIFEBOAT_S3_CREDENTIALS_FILE", help_heading = "Repository")]
-    s3_credentials_file: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// age recipient whose identity you have already (repeatable)
     #[arg(
         short = 'r',
@@ -74,12 +68,8 @@ pub(crate) struct Args {
 
 impl Args {
     fn store(&self, url: String) -> Outcome<Store> {
-        Ok(Store {
-            url,
-            region: self.s3_region.clone(),
-            endpoint: self.s3_endpoint.clone(),
-            credentials_file: self.s3_credentials_file.as_deref().map(keys::absolute).transpose()?,
-        })
+        let (region, endpoint, credentials_file) = self.store.of(&url);
+        Ok(Store { url, region, endpoint, credentials_file: credentials_file.as_deref().map(keys::absolute).transpose()? })
     }
 
     /// The recipients that were named, checked.
@@ -146,7 +136,7 @@ fn asked(args: &Args, path: &Path, person: Option<Person>) -> Outcome<Asked> {
     if args.repo.is_none() && person.is_none() {
         return missing(
             "no place for backups is named",
-            "name one with --repo file:///path or s3://bucket/prefix",
+            &format!("name one with --repo: {STORE_URLS}"),
             ["--repo", "file:///var/backups/lifeboat"],
         );
     }
@@ -218,8 +208,7 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 
 /// A URL of a store, told by its form alone.
 fn stored_at(text: &str) -> Result<String, String> {
-    let known = text.starts_with("file:///") || text.starts_with("s3://") || text.starts_with('/');
-    if known { Ok(text.to_owned()) } else { Err("file:///path or s3://bucket/prefix is expected".to_owned()) }
+    if vault::store::is_store_url(text) { Ok(text.to_owned()) } else { Err(format!("{STORE_URLS} is expected")) }
 }
 
 async fn make(global: &GlobalArgs, args: &Args, mut asked: Asked, path: PathBuf, person: Option<Person>) -> Outcome<Report> {
@@ -232,7 +221,7 @@ async fn make(global: &GlobalArgs, args: &Args, mut asked: Asked, path: PathBuf,
     }
     let url = match (&args.repo, person) {
         (Some(url), _) => url.clone(),
-        (None, Some(person)) => person.ask("Where shall backups go (file:///path or s3://bucket/prefix)", None, stored_at).await?,
+        (None, Some(person)) => person.ask(&format!("Where shall backups go ({STORE_URLS})"), None, stored_at).await?,
         (None, None) => return Err(Failure::usage("no place for backups is named").again()),
     };
     let store = args.store(url)?;
@@ -402,7 +391,7 @@ fn warnings(
     if found.here && here::is_local_store(&store.url) {
         warnings.push(format!("the store {} is on the cluster's own machine: what destroys the cluster destroys the backups", store.url));
     }
-    if store.url.starts_with("s3://") && store.credentials_file.is_none() {
+    if StoreKind::of(&store.url).wants_credentials() && store.credentials_file.is_none() {
         warnings.push(
             "the store's credentials came from this environment; what runs backups later needs them too (or credentials_file)".to_owned(),
         );

@@ -1,24 +1,16 @@
-//! The credentials file: lines `KEY=VALUE` as for a shell or systemd, or the cloud's own file with one section `[default]`.
+//! What a credentials file for S3 says.
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+
+use super::super::object::settings;
+
+const KNOWN: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", "REGION"];
 
 /// Sets what the text of a credentials file says. Errors name the line, never its content.
 pub(super) fn apply(mut builder: AmazonS3Builder, text: &str) -> Result<AmazonS3Builder, String> {
     let (mut id, mut secret) = (false, false);
-    for (number, line) in text.lines().enumerate() {
-        let number = number + 1;
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) || line == "[default]" {
-            continue;
-        }
-        if line.starts_with('[') {
-            return Err(format!("line {number}: only the section [default] is read"));
-        }
-        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else {
-            return Err(format!("line {number}: not KEY=VALUE"));
-        };
-        let value = unquote(value.trim()).ok_or_else(|| format!("line {number}: a quote is not closed"))?;
-        let key = match name.trim().to_ascii_uppercase().as_str() {
+    for (name, value) in settings::parse(text, KNOWN)? {
+        let key = match name {
             "AWS_ACCESS_KEY_ID" => {
                 id = true;
                 AmazonS3ConfigKey::AccessKeyId
@@ -28,9 +20,7 @@ pub(super) fn apply(mut builder: AmazonS3Builder, text: &str) -> Result<AmazonS3
                 AmazonS3ConfigKey::SecretAccessKey
             }
             "AWS_SESSION_TOKEN" => AmazonS3ConfigKey::Token,
-            "AWS_REGION" | "AWS_DEFAULT_REGION" | "REGION" => AmazonS3ConfigKey::Region,
-            other if is_name(other) => return Err(format!("line {number}: {other} is not known here")),
-            _ => return Err(format!("line {number}: not KEY=VALUE")),
+            _ => AmazonS3ConfigKey::Region,
         };
         builder = builder.with_config(key, value);
     }
@@ -38,17 +28,6 @@ pub(super) fn apply(mut builder: AmazonS3Builder, text: &str) -> Result<AmazonS3
         (true, true) => Ok(builder),
         (false, _) => Err("AWS_ACCESS_KEY_ID is missing".to_owned()),
         (true, false) => Err("AWS_SECRET_ACCESS_KEY is missing".to_owned()),
-    }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-}
-
-fn unquote(value: &str) -> Option<&str> {
-    match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => value[1..].strip_suffix(quote),
-        _ => Some(value),
     }
 }
 

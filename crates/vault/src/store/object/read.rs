@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use object_store::{GetOptions, GetRange, GetResult, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResult};
 
 use super::super::limits::{ATTEMPTS, RETRY_BUDGET, RETRY_PAUSE};
 use super::super::{ObjectInfo, StoreError, check_range};
@@ -31,7 +31,14 @@ pub(super) async fn range(bucket: &Bucket, key: &str, range: Range<u64>) -> Resu
         check_range(key, &range, bucket.head(key).await?.size)?;
         return Ok(Bytes::new());
     }
-    let first = open(bucket, key, Some(range.clone()), None).await?;
+    let first = match open(bucket, key, Some(range.clone()), None).await {
+        // What a store answers where nothing of the range is there is not always an error that says so.
+        Err(error @ StoreError::Other { .. }) => {
+            check_range(key, &range, bucket.head(key).await?.size)?;
+            return Err(error);
+        }
+        other => other?,
+    };
     check_range(key, &range, first.meta.size)?;
     drain(bucket, key, first, range).await
 }

@@ -1,22 +1,22 @@
-//! A big object written by multipart upload; one that fits into a single part is written at once.
+//! A big object written in parts (Azure: blocks); one that fits into a single part is written at once.
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use disk::crash;
 use object_store::MultipartId;
-use object_store::multipart::{MultipartStore, PartId};
+use object_store::multipart::PartId;
 use object_store::path::Path;
 use tokio::task::JoinSet;
 
 use super::super::limits::{ABORT_TIMEOUT, MAX_PARTS, PART_SIZE, PARTS_IN_FLIGHT};
 use super::super::{ObjectInfo, StoreError, Upload};
-use super::{S3Store, persist};
+use super::{BucketStore, persist};
 
 /// What a finished task brings: the number of the part, and what the store calls it.
 type Sent = Result<(usize, PartId), StoreError>;
 
-pub(super) struct S3Upload {
-    store: S3Store,
+pub(super) struct PartsUpload {
+    store: BucketStore,
     key: String,
     path: Path,
     /// The multipart upload, from the first full part on until it is completed or given up.
@@ -27,8 +27,8 @@ pub(super) struct S3Upload {
     size: u64,
 }
 
-impl S3Upload {
-    pub(super) fn new(store: S3Store, key: &str, path: Path) -> Self {
+impl PartsUpload {
+    pub(super) fn new(store: BucketStore, key: &str, path: Path) -> Self {
         let (filling, under_way, parts) = (BytesMut::new(), JoinSet::new(), Vec::new());
         Self { store, key: key.to_owned(), path, id: None, filling, under_way, parts, size: 0 }
     }
@@ -125,12 +125,12 @@ impl S3Upload {
 }
 
 /// Removes the parts of an upload, as well as one can: lifecycle rules of the bucket are for the rest.
-async fn abandon(store: S3Store, path: Path, id: MultipartId) {
+async fn abandon(store: BucketStore, path: Path, id: MultipartId) {
     let _ = tokio::time::timeout(ABORT_TIMEOUT, store.bucket.clients.small.abort_multipart(&path, &id)).await;
 }
 
 #[async_trait]
-impl Upload for S3Upload {
+impl Upload for PartsUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.size += bytes.len() as u64;
         let mut rest = &bytes[..];
@@ -164,18 +164,18 @@ impl Upload for S3Upload {
         // A part that arrives after the abort would stay, so the tasks are ended first.
         self.under_way.shutdown().await;
         if let Some(id) = self.id.take() {
-            let store = S3Store { bucket: std::sync::Arc::clone(&self.store.bucket) };
+            let store = BucketStore { bucket: std::sync::Arc::clone(&self.store.bucket) };
             abandon(store, self.path.clone(), id).await;
         }
     }
 }
 
-impl Drop for S3Upload {
+impl Drop for PartsUpload {
     fn drop(&mut self) {
         // Somebody returned early without `abort`; ask for it beside, if the runtime still runs.
         if let (Some(id), Ok(runtime)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
             self.under_way.abort_all();
-            let store = S3Store { bucket: std::sync::Arc::clone(&self.store.bucket) };
+            let store = BucketStore { bucket: std::sync::Arc::clone(&self.store.bucket) };
             runtime.spawn(abandon(store, self.path.clone(), id));
         }
     }
