@@ -53,6 +53,12 @@ pub(super) fn lifeboat(target: &str, say: &dyn Fn(&str)) -> Result<Built> {
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // What cargo tells of xtask itself: build scripts look at these variables, and would begin anew for another way to call it.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
     output(&mut cargo)?;
     Ok(Built { path: target_dir.join(target).join("release/lifeboat"), took: begun.elapsed(), compiler })
 }
