@@ -90,11 +90,18 @@ impl Job {
         run
     }
 
-    /// `backup` of a cluster, as a command to which more can be added. The spool lies in the test's own directory and reserves nothing.
+    /// `backup` of a cluster, as a command to which more can be added. The spool lies in the test's own directory and reserves nothing; members have
+    /// more time for HashKV than by default, since a busy machine is no reason for a backup without a verdict.
     #[must_use]
     pub fn backup_cmd(&self, source: &[String]) -> Run {
-        let spool = self.dir.path().join("spool");
-        self.cmd("backup").args(["--recipient", &self.recipient, "--spool-reserve", "0", "--spool-dir"]).arg(spool).args(source)
+        self.backup_cmd_within("60s", source)
+    }
+
+    /// [`Job::backup_cmd`] with this much time for HashKV.
+    #[must_use]
+    pub fn backup_cmd_within(&self, hashkv_budget: &str, source: &[String]) -> Run {
+        let run = self.cmd("backup").args(["--recipient", &self.recipient, "--hashkv-budget", hashkv_budget]);
+        run.args(["--spool-reserve", "0", "--spool-dir"]).arg(self.dir.path().join("spool")).args(source)
     }
 
     /// Backs a whole cluster up and insists on exit 0.

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Ports are taken from below the kernel's ephemeral range, so that no outgoing connection can occupy the port of a member that is down for a moment.
 const FIRST: u16 = 12_000;
-const COUNT: u16 = 19_000;
+const COUNT: u32 = 19_000;
+/// From one port to the next; it has no divisor in common with [`COUNT`], so that every port comes once before any comes again.
+const STEP: u32 = 101;
 
 /// A port kept free by a listener of ours until the server is about to take it.
 #[derive(Debug)]
@@ -19,13 +22,16 @@ impl ReservedPort {
     /// Reserves some free port of 127.0.0.1.
     #[must_use]
     pub fn new() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(0);
-        // Test processes run beside each other; each starts elsewhere.
-        let start = std::process::id()
-            .wrapping_mul(7919)
-            .wrapping_add(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos()));
+        static START: OnceLock<u32> = OnceLock::new();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Test processes run beside each other; each starts elsewhere, and goes on from there: a port that was given before may belong to a server
+        // that is down for a moment.
+        let start = START.get_or_init(|| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+            std::process::id().wrapping_mul(7919).wrapping_add(now) % COUNT
+        });
         for _ in 0..COUNT {
-            let offset = (start.wrapping_add(u32::from(NEXT.fetch_add(1, Ordering::Relaxed)).wrapping_mul(101))) % u32::from(COUNT);
+            let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT * STEP) % COUNT;
             let port = FIRST + u16::try_from(offset).unwrap();
             if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                 return Self { listener };
@@ -103,5 +109,13 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 20);
+    }
+
+    #[test]
+    fn a_port_that_was_free_again_is_not_given_again() {
+        let mut numbers: Vec<u16> = (0..50).map(|_| ReservedPort::new().port()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 50);
     }
 }

@@ -251,7 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let process = Process::start("sh", shell("sleep 600 & echo $!; wait"), &dir.path().join("log"));
         let deadline = Instant::now() + Duration::from_secs(20);
-        while process.companions().is_empty() {
+        while process.companions().is_empty() || process.log().trim().is_empty() {
             assert!(Instant::now() < deadline, "{}", process.log());
             std::thread::sleep(POLL);
         }

@@ -48,7 +48,7 @@ struct Agent {
 impl Agent {
     fn start(job: &Job) -> Self {
         let mut running =
-            job.lifeboat.cmd(["agent", "--config"]).arg(job.dir().join("lifeboat.yaml")).timeout(Duration::from_secs(400)).start();
+            job.lifeboat.cmd(["agent", "--config"]).arg(job.dir().join("lifeboat.yaml")).timeout(Duration::from_secs(600)).start();
         running.wait_for("at once", LIMIT);
         let said = running.stderr();
         let port = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
@@ -73,8 +73,12 @@ impl Agent {
         page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
-    fn wait(&mut self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + LIMIT * 2;
+    fn wait(&mut self, what: &str, is_so: impl FnMut(&Self) -> bool) {
+        self.wait_within(LIMIT * 2, what, is_so);
+    }
+
+    fn wait_within(&mut self, limit: Duration, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + limit;
         while !is_so(self) {
             assert!(self.running.process().running(), "{what}: the agent ended\n{}", self.running.stderr());
             assert!(Instant::now() < deadline, "{what}\n{}\n{}", self.running.stderr(), self.get("/metrics").1);
@@ -272,7 +276,8 @@ fn members_that_need_it_are_defragmented_in_their_window() {
     agent.wait("its members are looked at", |agent| {
         agent.metric("lifeboat_health_findings{cluster=\"prod\",severity=\"alert\"}").is_some_and(|alerts| alerts >= 1.0)
     });
-    agent.wait("a backup comes first, and then the member", |agent| {
+    // Windows of a minute: time for four of them.
+    agent.wait_within(LIMIT * 4, "a backup comes first, and then the member", |agent| {
         agent.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}") == Some(1.0)
             && agent.metric("lifeboat_defragmented_members_total{cluster=\"prod\"}") == Some(1.0)
     });

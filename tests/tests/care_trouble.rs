@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use etcd_api::PutRequest;
+use etcd_api::{ErrorKind, PutRequest};
 use lifeboat_tests::care::{Care, PATIENCE};
 use lifeboat_tests::damage::falsify_last_row;
 use lifeboat_tests::matrix::{block_on, each};
@@ -85,7 +85,7 @@ fn a_paused_leader_is_silent_and_nothing_hangs() {
         let paused = Care::through(&cluster, 0).leader();
         let at = index_of(&paused);
         let mut care = Care::through(&cluster, (at + 1) % 3);
-        care.flags.extend(["--dial-timeout=2s".to_owned(), "--command-timeout=2s".to_owned()]);
+        care.flags.extend(["--dial-timeout=5s".to_owned(), "--command-timeout=5s".to_owned()]);
         cluster.pause_member(at);
         let health = care.health_until("another leader", |health| {
             health.has("answers", &paused)
@@ -100,7 +100,7 @@ fn a_paused_leader_is_silent_and_nothing_hangs() {
         assert!(silent.len() == 1 && silent[0]["name"] == paused.as_str() && silent[0]["silent"].is_string(), "{status}");
         assert!(bounded(&["members"]).ok().out().contains("NO"));
         drop(bounded(&["alarm", "list"]).ok());
-        assert_eq!(bounded(&["hashkv", "-o", "json"]).ok().json()["verdict"], "equal");
+        assert_eq!(bounded(&["hashkv", "--hashkv-budget", "60s", "-o", "json"]).ok().json()["verdict"], "equal");
         assert!(bounded(&["defrag", "--all", "--yes"]).exit(1).err().contains(&format!("{paused} does not answer")));
         drop(bounded(&["move-leader", &paused, "--yes"]).exit(2));
         assert!(bounded(&["remove-member", &paused, "--dry-run"]).ok().out().contains("2 of 2 voting member(s) work"));
@@ -283,7 +283,8 @@ fn waiting_for_health_and_watching_it() {
         let mut watching = care.cmd(&["health", "--watch"]).start();
         watching.wait_for("in all: healthy", PATIENCE);
         drop(care.cmd(&["forfeit-leadership", "--yes"]).run().ok());
-        watching.wait_for("1 election(s) in", PATIENCE);
+        // One at least: a transfer may need a second term.
+        watching.wait_for("election(s) in", PATIENCE);
         drop(watching.signal(Signal::INT).exit(130));
     });
 }
@@ -338,8 +339,9 @@ fn no_defragmentation_beside_a_backup() {
         proxy.set(Toxics::default());
         drop(backup.finish().ok());
 
-        let mut running = pausing_defrag(&job.lifeboat, &care, "20s", &["--repo", job.url(), "--cluster", "prod"]);
-        assert!(running.stderr().contains("the newest backup of 'prod' is 0 min old"), "{}", running.stderr());
+        let mut running = pausing_defrag(&job.lifeboat, &care, "40s", &["--repo", job.url(), "--cluster", "prod"]);
+        let said = running.stderr();
+        assert!(said.contains("the newest backup of 'prod' is ") && said.contains(" min old"), "{said}");
         let mut waiting = job.backup_cmd(&cluster.client_flags()).start();
         let file = job.dir().join("saved.db");
         let mut saving = job.lifeboat.cmd(["snapshot", "save"]).arg(&file).args(cluster.member_flags(0)).start();
@@ -382,8 +384,9 @@ fn a_learner_beside_three() {
         let line = hashes["members"].as_array().unwrap().iter().find(|line| line["name"] == name.as_str()).unwrap();
         assert!(hashes["verdict"] == "equal" && line["hash"].is_null() && line["reason"].is_string(), "{hashes}");
         cluster.stop_member(learner);
-        let health = care.health_until("a silent learner", |health| health.has("answers", &name));
-        assert_eq!((health.verdict.as_str(), health.own()), ("advice", vec![("answers", name.as_str())]), "{}", health.done);
+        let health = care.health_until("a silent learner, and nothing else", |health| {
+            health.verdict == "advice" && health.own() == [("answers", name.as_str())]
+        });
         assert_eq!(health.report["findings"].as_array().unwrap().iter().filter(|finding| finding["check"] == "answers").count(), 1);
         assert!(care.cmd(&["promote", &name, "--yes"]).run().exit(1).err().contains("counts against the quorum"));
     });
@@ -398,8 +401,11 @@ fn an_alarm_without_a_quorum() {
         block_on(async {
             let client = cluster.client(0).await;
             for round in 0.. {
-                if client.put(PutRequest::new("same", vec![b'x'; 256 << 10])).await.is_err() {
-                    break;
+                match client.put(PutRequest::new("same", vec![b'x'; 256 << 10])).await {
+                    Err(error) if *error.kind() == ErrorKind::NoSpace => break,
+                    // An election on a busy machine.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Ok(_) => {}
                 }
                 assert!(round < 1_000, "the quota is never reached");
             }

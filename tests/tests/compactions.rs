@@ -142,8 +142,8 @@ etcd_matrix! {
     /// A backup taken while a long compaction runs. Its file is the same to etcd's own tool; restored, the compaction is brought to its end.
     async fn a_file_taken_in_mid_compaction(etcd: EtcdVersion) {
         let job = Job::new();
-        // Thirty thousand rows by fifty, with etcd's pauses between: at least six seconds, whatever the machine.
-        let cluster = EtcdCluster::start(etcd, Options::default().compaction_batch(50));
+        // Thirty thousand rows by fifteen, with etcd's pauses between: at least twenty seconds, whatever the machine.
+        let cluster = EtcdCluster::start(etcd, Options::default().compaction_batch(15));
         let client = cluster.client(0).await;
         for round in 0..240_u32 {
             let then = (0..125).map(|n| TxnOp::Put(PutRequest::new(format!("txn/{n}"), format!("{round}")))).collect();

@@ -138,9 +138,16 @@ etcd_matrix! {
         let bench = Bench::new(etcd);
         drop(Workload::small(71).apply(&bench.cluster.client(0).await).await);
         // A short lease ends while etcd runs: its keys go, and that is no fault of the backup.
-        let lease = bench.cluster.etcdctl(["lease", "grant", "1"]).out();
-        let lease = lease.split_whitespace().nth(1).unwrap();
-        drop(bench.cluster.etcdctl(["put", "/registry/masterleases/a", "1", &format!("--lease={lease}")]));
+        // On a busy machine it may end before anything is bound to it.
+        for attempt in 0.. {
+            let lease = bench.cluster.etcdctl(["lease", "grant", "1"]).out();
+            let lease = lease.split_whitespace().nth(1).unwrap();
+            let put = bench.cluster.etcdctl_cmd(["put", "/registry/masterleases/a", "1", &format!("--lease={lease}")]).run();
+            if put.code() == Some(0) {
+                break;
+            }
+            assert!(attempt < 100, "{put}");
+        }
         let id = bench.backup();
 
         let done = bench.drill(&["--canary", CANARY]).run().ok();

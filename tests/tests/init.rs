@@ -97,7 +97,7 @@ etcd_matrix! {
 
         let next = made["next"].as_str().unwrap();
         assert!(next.starts_with("lifeboat backup --config "), "{next}");
-        let backup = place.cmd(&["backup"]).run().ok();
+        let backup = place.cmd(&["backup", "--hashkv-budget", "60s"]).run().ok();
         assert!(backup.out().contains("hashkv match") && backup.out().contains("signed by"), "{backup}");
         let listed = place.cmd(&["list", "--json"]).run().ok().json();
         let backups = listed["clusters"][0]["backups"].as_array().unwrap();
@@ -132,7 +132,7 @@ etcd_matrix! {
         std::fs::write(place.path("password"), "secret\n").unwrap();
         let login = ["--user".to_owned(), "root".to_owned(), "--password-file".to_owned(), place.path("password").display().to_string()];
         drop(place.init(&[flags, login.to_vec()].concat()).run().ok());
-        let backup = place.cmd(&["backup"]).run().ok();
+        let backup = place.cmd(&["backup", "--hashkv-budget", "60s"]).run().ok();
         assert!(backup.out().contains("hashkv match"), "{backup}");
     }
 }
@@ -322,7 +322,7 @@ fn five_lines() {
         };
         drop(place.init(&cluster.client_flags()).run().ok());
         lines(&bare(&place), "lifeboat backup --config");
-        drop(place.cmd(&["backup"]).run().ok());
+        drop(place.cmd(&["backup", "--hashkv-budget", "60s"]).run().ok());
         let text = bare(&place);
         lines(&text, "lifeboat verify latest --read --config");
         assert!(

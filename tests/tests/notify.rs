@@ -126,9 +126,9 @@ fn a_hook_that_takes_too_long_is_ended_with_what_it_started() {
     let job = Job::new();
     let pid = job.dir().join("pid");
     let script = format!("sh -c \"trap true TERM; echo \\$\\$ > {}; while :; do sleep 1; done\" & wait", pid.display());
-    let hook = format!("      before:\n        - {{command: [/bin/sh, -c, '{script}'], timeout: 1s}}\n");
+    let hook = format!("      before:\n        - {{command: [/bin/sh, -c, '{script}'], timeout: 3s}}\n");
     let done = backup(&job, &configured(&job, &cluster.endpoint(0), &hook)).run().ok();
-    assert!(done.out().contains("warning: the hook") && done.out().contains("took longer than 1 s"), "{done}");
+    assert!(done.out().contains("warning: the hook") && done.out().contains("took longer than 3 s"), "{done}");
     assert_eq!(job.list().len(), 1, "a warning keeps no backup from being taken");
     assert!(is_soon_gone(&std::fs::read_to_string(pid).unwrap()));
 }

@@ -312,6 +312,7 @@ fn assert_members_agree(cluster: &mut EtcdCluster) {
     let joined = cluster.add_member();
     drop(cluster.etcdctl(["put", "after", "the restore"]));
     drop(cluster.etcdctl(["get", "after"]));
+    cluster.wait_ready();
     let hash = |index: usize| {
         let flags = cluster.member_flags(index);
         etcdctl(cluster.version(), flags).args(["endpoint", "hashkv", "-w", "json"]).run().ok().json()[0]["HashKV"]["hash"].clone()

@@ -160,6 +160,8 @@ fn children(parent: u32) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -179,8 +181,16 @@ mod tests {
         let mut pid = String::new();
         let status = stream(&command, Duration::from_millis(400), |line| line.clone_into(&mut pid)).unwrap();
         assert!(status.is_none());
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "grandchild survived: {stat}");
+        // It was killed, and may still be about to end.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") {
+                break;
+            }
+            assert!(Instant::now() < until, "grandchild survived: {stat}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -114,10 +114,33 @@ struct Etcd {
 
 impl Etcd {
     fn start(program: &Program, name: &str, scheme: &str, cluster: &[&Etcd], extra: &[String]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let client_url = format!("{scheme}://127.0.0.1:{}", free_port());
-        let peer_url = format!("http://127.0.0.1:{}", free_port());
-        Self::start_at(program, name, client_url, peer_url, cluster, extra, dir)
+        for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let (client, peer) = (free_port(), free_port());
+            let (client_url, peer_url) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+            let mut etcd = Self::start_at(program, name, client_url, peer_url, cluster, extra, dir);
+            if etcd.takes([client, peer]) {
+                return etcd;
+            }
+        }
+        panic!("etcd does not start");
+    }
+
+    /// Waits until its ports are open; false when it ended, as where another test's process was faster to take one.
+    fn takes(&mut self, ports: [u16; 2]) -> bool {
+        let open = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        for _ in 0..600 {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if ports.iter().all(open) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // A listener may be the other one's: then it ends at once.
+        std::thread::sleep(Duration::from_millis(200));
+        self.child.try_wait().unwrap().is_none()
     }
 
     fn start_at(

@@ -114,7 +114,7 @@ fn clock(text: &str) -> f64 {
 async fn bench(wish: &Wish) -> Value {
     let version = EtcdVersion::V3_6;
     println!("filling etcd {} with {} MB of Kubernetes-like objects ...", version.full(), wish.megabytes);
-    let cluster = EtcdCluster::start(version, Options::default().quota(16 << 30));
+    let cluster = EtcdCluster::start(version, Options::default().quota(16 << 30).fsync());
     let client = cluster.client(0).await;
     let objects = workload::fill(&client, 41, wish.megabytes * 1_000_000).await;
     let job = Job::new();
@@ -164,7 +164,7 @@ async fn backups(wish: &Wish, cluster: &EtcdCluster, client: &Client, job: &Job,
     for run in 0..=wish.runs {
         let drained = drain(client).await;
         level(&work, size);
-        let finished = job.backup_cmd(&cluster.client_flags()).args(["--hashkv-budget", "30s", "-o", "json"]).run().ok();
+        let finished = job.backup_cmd_within("30s", &cluster.client_flags()).args(["-o", "json"]).run().ok();
         let asked = finished.json()["backups"][0]["seconds"]["hashkv"].as_f64().expect("the report says how long HashKV took");
         let script = format!(
             "cd {work}; ETCDCTL_API=3 {etcdctl} --endpoints {endpoint} snapshot save s.db >/dev/null 2>&1; {etcdutl} snapshot status s.db >/dev/null; \
@@ -229,7 +229,7 @@ async fn latencies(wish: &Wish, cluster: &EtcdCluster, client: &Client, job: &Jo
     let (mut bare, mut backup, mut gentle) = (Vec::new(), Vec::new(), Vec::new());
     let other = cluster.client(0).await;
     let in_background = |more: &'static [&'static str]| {
-        let run = job.backup_cmd(&cluster.client_flags()).args(["--hashkv-budget", "0s"]).args(more);
+        let run = job.backup_cmd_within("0s", &cluster.client_flags()).args(more);
         async move {
             drop(tokio::task::spawn_blocking(move || run.run()).await);
         }

@@ -10,8 +10,10 @@ use crate::run::{Finished, Run};
 /// `etcdctl` of a version, with a clean environment; endpoints and credentials are the caller's (or see [`super::EtcdCluster::etcdctl`]).
 #[must_use]
 pub fn etcdctl<A: AsRef<OsStr>>(version: EtcdVersion, args: impl IntoIterator<Item = A>) -> Run {
+    // More time than by default (2 s and 5 s) on a busy machine; of a flag that is given twice the later one counts, so the caller may say otherwise.
+    let patient = ["--dial-timeout=20s", "--command-timeout=60s"];
     // 3.4 defaults to the API of etcd 2.
-    clean(Run::new(version.etcdctl())).env("ETCDCTL_API", "3").args(args)
+    clean(Run::new(version.etcdctl())).env("ETCDCTL_API", "3").args(patient).args(args)
 }
 
 /// `etcdutl` of a version; for 3.4, which has none, `etcdctl`, whose `snapshot status` and `snapshot restore` take the same arguments.

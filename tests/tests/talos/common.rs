@@ -1,5 +1,8 @@
 //! A user with a talosconfig.
 
+use std::time::{Duration, Instant};
+
+use lifeboat_tests::care::PATIENCE;
 use lifeboat_tests::peers::skipped;
 use lifeboat_tests::{EtcdVersion, Finished, Job, Run, Workload};
 use serde_json::Value;
@@ -62,11 +65,27 @@ impl Talos {
         members
     }
 
-    /// The node whose member leads.
+    /// The node whose member leads, as soon as every member that answers names the same.
     pub(crate) fn leader(&self) -> usize {
-        let shown = self.etcd(&["members", "-o", "json"]).run().ok().json();
-        let leader = shown["members"].as_array().unwrap().iter().find(|member| member["id"] == shown["leader"]).unwrap();
-        self.double.control_planes().find(|node| leader["name"] == self.double.hostname(*node)).unwrap()
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let shown = self.etcd(&["members", "-o", "json"]).run().ok().json();
+            if let Some(leader) = shown["members"].as_array().unwrap().iter().find(|member| member["id"] == shown["leader"]) {
+                return self.double.control_planes().find(|node| leader["name"] == self.double.hostname(*node)).unwrap();
+            }
+            assert!(Instant::now() < until, "{shown}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Several nodes lose their etcd data at once. One after the other the first could join the rest again before the last is struck.
+    pub(crate) fn wipe_data(&self, nodes: impl IntoIterator<Item = usize> + Clone) {
+        for node in nodes.clone() {
+            self.double.kill_etcd(node);
+        }
+        for node in nodes {
+            self.double.wipe_data(node);
+        }
     }
 }
 

@@ -106,9 +106,7 @@ fn three_nodes_that_lost_everything_come_back_from_the_backup() {
     drop(talos.backup_cmd("admin").args(["--extra", "machine-config"]).run().ok());
     let before = talos.dump(0);
     talos.write_more();
-    for node in talos.double.control_planes() {
-        talos.double.wipe_data(node);
-    }
+    talos.wipe_data(talos.double.control_planes());
     let found = talos.recover(&["-o", "json"]).run().ok().json();
     assert_eq!((&found["state"], found["nodes"].as_array().unwrap().len()), (&"lost".into(), 3), "{found}");
     assert!(found["ways"][0]["command"].as_str().unwrap().starts_with("lifeboat recover talos "), "{found}");
@@ -145,8 +143,7 @@ fn a_survivor_that_still_serves_old_data_is_rescued_and_wiped() {
     talos.write_more();
     let last = talos.dump(0);
     // The majority is gone: two disks, and the third serves on without a quorum.
-    talos.double.wipe_data(1);
-    talos.double.wipe_data(2);
+    talos.wipe_data([1, 2]);
     let found = talos.recover(&["-o", "json"]).run().ok().json();
     assert_eq!(found["state"], "no-quorum", "{found}");
     assert!(found["ways"][0]["command"].as_str().unwrap().contains("--from-node cp-1"), "what loses least comes first: {found}");
@@ -168,6 +165,8 @@ fn what_a_survivor_holds_is_what_comes_back() {
     talos.fill(43);
     talos.write_more();
     let last = talos.dump(0);
+    // Both at once: as long as two work, one that was wiped joins them again.
+    talos.double.kill_etcd(2);
     talos.double.wipe_data(1);
     // A disk that was damaged: its etcd does not start, and its file is no database any more.
     talos.double.damage_data(2);
@@ -204,9 +203,7 @@ fn a_bad_restore_attempt_that_was_left_behind_is_cleared_away() {
     let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
     talos.fill(45);
     let before = talos.backed_up();
-    for node in [1, 2] {
-        talos.double.wipe_data(node);
-    }
+    talos.wipe_data([1, 2]);
     talos.double.leave_bad_restore(0);
     let found = talos.recover(&["-o", "json"]).run().ok().json();
     assert!(found["nodes"][0]["trouble"].as_str().unwrap().contains("a restore was tried here and failed"), "{found}");
@@ -265,11 +262,9 @@ fn a_node_that_is_powered_off_is_left_out_and_said_to_be() {
     let Some(talos) = Talos::start(Options::default().control_planes(3).virtual_ip()) else { return };
     talos.fill(48);
     let before = talos.backed_up();
-    for node in [0, 1] {
-        talos.double.wipe_data(node);
-    }
     talos.double.kill_etcd(2);
     talos.double.set_up(2, false);
+    talos.wipe_data([0, 1]);
     let refused = talos.recovering(&["latest"]).run().exit(1);
     assert!(refused.err().contains("--node-gone cp-3") && talos.double.count("Bootstrap") == 0, "{refused}");
     let report = recovered(talos.recovering(&["latest", "--node-gone", "cp-3"]).run());
@@ -299,9 +294,7 @@ fn a_learner_that_is_never_promoted_is_told_and_waited_for_again() {
     let Some(talos) = Talos::start(Options::default().control_planes(2)) else { return };
     talos.fill(50);
     let before = talos.backed_up();
-    for node in [0, 1] {
-        talos.double.wipe_data(node);
-    }
+    talos.wipe_data([0, 1]);
     talos.double.switch(1, |switches| switches.never_promote = true);
     let stuck =
         talos.recover(&["latest", "--patience", "25s", "-o", "json", "--confirm", "prod"]).arg("-i").arg(talos.job.identity()).run();

@@ -56,8 +56,7 @@ fn the_worst_day_in_the_documentation_is_a_real_run() {
     let before = talos.dump(0);
     // Two disks are gone, and the third machine's etcd has stopped.
     talos.double.stop_etcd(0);
-    talos.double.wipe_data(1);
-    talos.double.wipe_data(2);
+    talos.wipe_data([1, 2]);
     let found = talos.recover(&[]).run().ok();
     let planned = talos.recover(&["latest", "--dry-run"]).arg("-i").arg(talos.job.identity()).run().ok();
     let done = talos.recover(&["latest", "--confirm", "prod"]).arg("-i").arg(talos.job.identity()).run().ok();

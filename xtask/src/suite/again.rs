@@ -7,7 +7,7 @@
 
 use std::process::Command;
 
-use super::parse::Binary;
+use super::parse::{Binary, Skipped};
 
 /// With more failures than this in one phase something is broken, and running them again would only hide what.
 pub(super) const MOST: usize = 2;
@@ -44,12 +44,17 @@ pub(super) fn command(of: &Command, names: &[String]) -> Command {
     command
 }
 
-/// Whether every one of them passed this time. A test that skipped itself did not pass.
-pub(super) fn all_passed(binaries: &[Binary], names: &[String]) -> bool {
-    let sound = binaries.iter().all(|binary| binary.finished && binary.failed == 0);
-    let passed: u64 = binaries.iter().map(|binary| binary.passed).sum();
-    let skipped = binaries.iter().any(|binary| !binary.skipped.is_empty());
-    sound && !skipped && passed >= names.len() as u64
+/// Whether every one of them passed this time. A test that skipped more of itself than when it failed may have skipped what failed, and did not pass;
+/// what it skipped both times, such as a version that is not here, was not what failed.
+pub(super) fn all_passed(first: &[Binary], second: &[Binary], names: &[String]) -> bool {
+    let sound = second.iter().all(|binary| binary.finished && binary.failed == 0);
+    let passed: u64 = second.iter().map(|binary| binary.passed).sum();
+    let skipped_before = |binary: &Binary, skipped: &Skipped| {
+        let same = first.iter().filter(|before| before.name == binary.name);
+        same.flat_map(|before| &before.skipped).any(|before| before == skipped)
+    };
+    let skipped_more = second.iter().any(|binary| binary.skipped.iter().any(|skipped| !skipped_before(binary, skipped)));
+    sound && !skipped_more && passed >= names.len() as u64
 }
 
 #[cfg(test)]
@@ -87,8 +92,24 @@ mod tests {
     fn what_did_not_run_did_not_pass() {
         let names = ["a".to_owned()];
         let passed = Binary { passed: 1, finished: true, ..Binary::default() };
-        assert!(all_passed(&[passed.clone(), Binary { finished: true, ..Binary::default() }], &names));
-        assert!(!all_passed(&[Binary { finished: true, ..Binary::default() }], &names));
-        assert!(!all_passed(&[passed, failing(&["a"])], &names));
+        assert!(all_passed(&[], &[passed.clone(), Binary { finished: true, ..Binary::default() }], &names));
+        assert!(!all_passed(&[], &[Binary { finished: true, ..Binary::default() }], &names));
+        assert!(!all_passed(&[], &[passed, failing(&["a"])], &names));
+    }
+
+    #[test]
+    fn only_what_was_skipped_before_may_be_skipped_again() {
+        let names = ["a".to_owned()];
+        let skipping = |whys: &[&str]| {
+            let skipped = whys.iter().map(|why| Skipped { test: "a".to_owned(), why: (*why).to_owned() }).collect();
+            Binary { name: "e2e".to_owned(), skipped, passed: 1, finished: true, ..Binary::default() }
+        };
+        let mut before = [Binary { skipped: skipping(&["no etcd 3.4"]).skipped, ..failing(&["a"]) }];
+        assert!(all_passed(&before, &[skipping(&["no etcd 3.4"])], &names));
+        assert!(all_passed(&before, &[skipping(&[])], &names));
+        assert!(!all_passed(&before, &[skipping(&["no etcd 3.4", "no moto"])], &names));
+        assert!(!all_passed(&[failing(&["a"])], &[skipping(&["no etcd 3.4"])], &names));
+        "other".clone_into(&mut before[0].name);
+        assert!(!all_passed(&before, &[skipping(&["no etcd 3.4"])], &names), "another binary's test of that name");
     }
 }

@@ -186,7 +186,7 @@ impl Phase {
             drop(writeln!(log, "{line}"));
             parser.line(line);
         })?;
-        if status.is_some_and(|status| status.success()) && again::all_passed(&parser.binaries, &names) {
+        if status.is_some_and(|status| status.success()) && again::all_passed(binaries, &parser.binaries, &names) {
             summary.unsteady(binaries);
         } else {
             println!("   they failed again");

@@ -32,15 +32,17 @@ fn an_alarm_of_any_member_is_taken_back_through_any_node() {
     block_on(async {
         let direct = double.etcd_client(0).await.unwrap();
         let mut number = 0;
-        let full = loop {
+        loop {
             number += 1;
             let put = TxnOp::Put(PutRequest::new(format!("/big/{number}"), vec![7_u8; 400_000]));
-            if let Err(error) = direct.txn(Txn { then: vec![put], ..Txn::default() }).await {
-                break error;
+            match direct.txn(Txn { then: vec![put], ..Txn::default() }).await {
+                Err(error) if *error.kind() == etcd_api::ErrorKind::NoSpace => break,
+                // An election on a busy machine.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Ok(_) => {}
             }
             assert!(number < 50, "the quota does not hold");
-        };
-        assert_eq!(*full.kind(), etcd_api::ErrorKind::NoSpace);
+        }
         let second = admin(&double, 1);
         let mut alarms = second.etcd_alarms().await.unwrap();
         while alarms.is_empty() {
@@ -85,9 +87,13 @@ fn leadership_goes_to_another_member() {
     block_on(async {
         let first = leader(&double).await;
         let name = admin(&double, first).etcd_forfeit_leadership().await.unwrap().unwrap();
-        let next = leader(&double).await;
+        let mut next = leader(&double).await;
+        // The node that is asked may not have heard of it yet.
+        while next == first {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            next = leader(&double).await;
+        }
         assert_eq!(double.hostname(next), name);
-        assert_ne!(next, first);
         assert_eq!(admin(&double, first).etcd_forfeit_leadership().await.unwrap(), None, "it is not the leader");
     });
 }
@@ -110,7 +116,9 @@ fn members_leave_are_removed_and_come_back() {
             // A reboot brings it back, as a learner first.
             double.reboot(2);
             double.wait_healthy(2);
-            while names(&first).await.len() < 3 || first.etcd_members(true).await.unwrap().iter().any(|member| member.is_learner) {
+            while names(&first).await.len() < 3
+                || first.etcd_members(true).await.map_or(true, |members| members.iter().any(|member| member.is_learner))
+            {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             assert_eq!(names(&third).await, ["cp-1", "cp-2", "cp-3"]);
@@ -152,8 +160,14 @@ fn one_member_alone_keeps_its_leadership() {
     });
 }
 
+/// The members' names, as soon as there is a list: none can be had while a leader is elected.
 async fn names(node: &Node) -> Vec<String> {
-    let mut names: Vec<String> = node.etcd_members(false).await.unwrap().into_iter().map(|member| member.name).collect();
-    names.sort();
-    names
+    loop {
+        if let Ok(members) = node.etcd_members(false).await {
+            let mut names: Vec<String> = members.into_iter().map(|member| member.name).collect();
+            names.sort();
+            return names;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -1,5 +1,8 @@
 //! Every call of the client that changes nothing, against real etcd, compared with what etcd itself says.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::common::{admin, block_on, client, drain, fill, kind, node, snapshot, start};
 use etcd_api::{KeyRange, SnapshotLimits};
 use etcd_store::id::MemberId;
@@ -124,15 +127,22 @@ fn logs_and_files_are_read() {
         assert_eq!(String::from_utf8(tail).unwrap().lines().count(), 2);
         assert!(matches!(kind(control.logs("nothing", None, false).await), ErrorKind::Rpc { .. }));
 
-        let noise = double.etcdctl_cmd(0, ["defrag"]);
-        let defragmenting = std::thread::spawn(move || noise.run().ok());
+        // Again and again: the first may be over before anybody follows.
+        let seen_it = Arc::new(AtomicBool::new(false));
+        let (noise, enough) = (double.etcdctl_cmd(0, ["defrag"]), Arc::clone(&seen_it));
+        let defragmenting = std::thread::spawn(move || {
+            while !enough.load(Ordering::Relaxed) {
+                drop(noise.clone().run().ok());
+            }
+        });
         let mut following = control.logs("etcd", Some(0), true).await.unwrap();
         let mut seen = String::new();
         while !seen.contains("finished defragment") {
             seen.push_str(&String::from_utf8_lossy(&following.next().await.unwrap().unwrap()));
         }
 
-        drop(defragmenting.join().unwrap());
+        seen_it.store(true, Ordering::Relaxed);
+        defragmenting.join().unwrap();
 
         let id = control.read("/proc/sys/kernel/random/boot_id").await.unwrap().collect(100).await.unwrap();
         assert_eq!(id.len(), 37, "{id:?}");
@@ -157,7 +167,13 @@ fn an_etcd_that_is_down_silent_or_without_a_leader_is_told_apart() {
         assert!(matches!(kind(first.etcd_status().await), ErrorKind::EtcdSilent(_)));
         assert!(matches!(kind(first.etcd_members(true).await), ErrorKind::EtcdSilent(_)));
         assert!(matches!(kind(first.etcd_snapshot(SnapshotLimits::default()).await), ErrorKind::EtcdSilent(_)));
-        assert_eq!(first.etcd_members(false).await.unwrap().len(), 3, "any other member answers");
+        // As soon as another one leads, where that was the leader.
+        let mut members = first.etcd_members(false).await;
+        while members.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            members = first.etcd_members(false).await;
+        }
+        assert_eq!(members.unwrap().len(), 3, "any other member answers");
         assert_eq!(first.etcd_member_id().await.unwrap(), None);
         let service = first.service("etcd").await.unwrap().unwrap();
         assert_eq!((service.state.as_str(), service.health), ("Finished", ServiceHealth::Unknown));

@@ -24,7 +24,7 @@ fn restoring(data: &Path) -> bool {
 fn a_reboot_after_bootstrap_loses_the_order_so_many_times() {
     let (Some(file), Some(double)) = (taken(), waiting()) else { return };
     double.switch(0, |switches| {
-        switches.reboot_after_bootstrap = Some((2, Duration::from_millis(500)));
+        switches.reboot_after_bootstrap = Some((2, Duration::from_secs(2)));
         switches.restore_takes = Duration::from_secs(3600);
     });
     block_on(async {
@@ -109,7 +109,9 @@ fn a_machine_is_resetting_then_booting_until_its_etcd_is_up() {
         node.reset(wipe("EPHEMERAL")).await.unwrap();
         let status = node.machine_status().await;
         let down = status.as_ref().is_err_and(|error| error.class() == ErrorClass::Unreachable);
-        assert!(down || status.as_ref().is_ok_and(|status| status.as_ref().unwrap().stage == MachineStage::Resetting), "{status:?}");
+        let resetting = status.as_ref().is_ok_and(|status| status.as_ref().unwrap().stage == MachineStage::Resetting);
+        // Where this machine is slow, the node may have come back already.
+        assert!(down || resetting || node.boot_id().await.is_ok_and(|id| id != before), "{status:?}");
         reborn(&node, &before).await;
         let status = node.machine_status().await.unwrap().unwrap();
         assert_eq!((status.stage, status.ready), (MachineStage::Booting, false));

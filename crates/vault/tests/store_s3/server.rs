@@ -60,28 +60,10 @@ impl Server {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
-        let address = free_address();
-        let mut command = Command::new(&program);
-        match kind {
-            Kind::Versitygw => {
-                std::fs::create_dir_all(dir.path().join("root").join(BUCKET)).unwrap();
-                command.env("ROOT_ACCESS_KEY", "testkey").env("ROOT_SECRET_KEY", "testsecret");
-                command
-                    .args(extra)
-                    .args(["--quiet", "--region", "us-east-1", "--port", &address.to_string(), "posix"])
-                    .arg(dir.path().join("root"));
-            }
-            Kind::Moto => {
-                command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
-            }
-        }
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Another process may be faster to take the port that was free: then it ends, and is started on another one.
+        let server = (0..5).find_map(|_| Self::start_at(kind, &program, extra, dir.path()));
+        let Some((child, address)) = server else { panic!("{} does not start", program.display()) };
         let server = Self { child, address, dir };
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "{} does not answer on {address}", program.display());
-            thread::sleep(Duration::from_millis(50));
-        }
         if kind == Kind::Moto {
             let request = format!(
                 "PUT /{BUCKET} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\nAuthorization: AWS4-HMAC-SHA256 Credential=testkey/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n"
@@ -89,6 +71,38 @@ impl Server {
             assert!(exchange(address, request.as_bytes()).starts_with(b"HTTP/1.1 200"));
         }
         Some(server)
+    }
+
+    /// Starts it on a port that is free now, and waits until it answers; `None` when it ended.
+    fn start_at(kind: Kind, program: &Path, extra: &[&str], dir: &Path) -> Option<(Child, SocketAddr)> {
+        let address = free_address();
+        let mut command = Command::new(program);
+        match kind {
+            Kind::Versitygw => {
+                std::fs::create_dir_all(dir.join("root").join(BUCKET)).unwrap();
+                command.env("ROOT_ACCESS_KEY", "testkey").env("ROOT_SECRET_KEY", "testsecret");
+                command
+                    .args(extra)
+                    .args(["--quiet", "--region", "us-east-1", "--port", &address.to_string(), "posix"])
+                    .arg(dir.join("root"));
+            }
+            Kind::Moto => {
+                command.args(["-H", "127.0.0.1", "-p", &address.port().to_string()]);
+            }
+        }
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if child.try_wait().unwrap().is_some() {
+                return None;
+            }
+            if begun.elapsed() >= PATIENCE {
+                let _ = child.kill();
+                panic!("{} does not answer on {address}", program.display());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Some((child, address))
     }
 
     /// How many directories and parts the server keeps for unfinished uploads (versitygw only).
