@@ -5,7 +5,7 @@
 //! - [`EtcdCluster`] runs one or more members with TLS, authentication, quota; stops, kills, freezes and restarts them; boots restored data;
 //! - [`Lifeboat`] runs the binary under test in an environment of its own; [`Run`] runs anything else;
 //! - [`workload`] fills a cluster as Kubernetes would; [`dump`] reads everything back for comparison;
-//! - [`TlsSet`] makes certificates, good and bad; [`S3Server`], [`HttpProxy`] and [`Proxy`] stand for stores, good and bad, and networks.
+//! - [`TlsSet`] makes certificates, good and bad; [`S3Server`], [`CloudServer`], [`HttpProxy`] and [`Proxy`] stand for stores, good and bad, and networks.
 //!
 //! Invariants: everything listens on loopback only; a listener is used only after `/proc` showed that it belongs to our child; every child dies
 //! with the value that holds it, and at the latest with the test process, however that ends. Files live in temporary directories.
@@ -22,6 +22,7 @@
 
 pub mod binary;
 pub mod care;
+pub mod clouds;
 pub mod damage;
 pub mod dump;
 pub mod etcd;
@@ -36,12 +37,14 @@ pub mod random;
 pub mod run;
 pub mod s3;
 pub mod sampler;
+pub mod server;
 pub mod terminal;
 pub mod tls;
 pub mod workload;
 
 pub use binary::Lifeboat;
 pub use care::Care;
+pub use clouds::CloudServer;
 pub use dump::{Dump, dump_all};
 pub use etcd::{ClusterPlan, EtcdCluster, Options, Tls};
 pub use http_proxy::HttpProxy;
