@@ -27,6 +27,11 @@ fn rules() -> String {
     text("deploy/prometheus/lifeboat.rules.yaml")
 }
 
+/// Metrics that are told only where there is something to tell, which the cluster of the test has not: several days of backups, certificates, a window.
+/// Each is in the documentation and in the agent's source.
+const ONLY_WHERE_IT_IS_SO: &[&str] =
+    &["lifeboat_etcd_quota_reached_timestamp_seconds", "lifeboat_certificate_expires_timestamp_seconds", "lifeboat_last_defrag_success"];
+
 /// A program that some of these tests ask for another opinion; it is named where it is missing.
 fn opinion(name: &str, what: &str) -> Option<&'static Peer> {
     let found = lifeboat_tests::peer(name);
@@ -199,6 +204,11 @@ fn rules_and_dashboard_name_only_metrics_that_an_agent_has() {
     if version < EtcdVersion::V3_6 {
         // Older ones do not tell it.
         there.insert("lifeboat_member_db_quota_bytes".to_owned());
+    }
+    let (documented, source) = (text("docs/metrics.md"), text("crates/agent/src/metrics.rs"));
+    for name in ONLY_WHERE_IT_IS_SO {
+        assert!(documented.contains(&format!("`{name}`")) && source.contains(&format!("\"{name}\"")), "{name}");
+        there.insert((*name).to_owned());
     }
     let rules = rules();
     let mut wanted: BTreeSet<String> = values(&rules, "expr").into_iter().flat_map(metrics).map(str::to_owned).collect();
