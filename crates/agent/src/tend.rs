@@ -227,8 +227,11 @@ impl Tended {
     /// The stores that lack what the one that was read holds.
     async fn behind(&self, catalog: &Catalog) -> Vec<status::StoreBehind> {
         let places = stores::of_policy(&self.policy, &self.config.keys.trusted_signers, false);
-        let Ok((at, _)) = stores::first_readable(&places).await else { return Vec::new() };
-        stores::behind(&places, &places[at].options.url, catalog).await
+        let look = async {
+            let Ok((at, _)) = stores::first_readable(&places).await else { return Vec::new() };
+            stores::behind(&places, &places[at].options.url, catalog).await
+        };
+        timeout(READ_WITHIN, look).await.unwrap_or_default()
     }
 
     /// A backup grows old without anything being read.

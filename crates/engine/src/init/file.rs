@@ -10,6 +10,25 @@ use crate::config::{self, Cluster, Config, Defaults, Etcd, Keys, Store, Talos};
 use crate::failure::{Failure, Outcome};
 use crate::store_kind::{STORE_URLS, StoreKind};
 
+/// What the agent, timers and `status` go by, for taking the signs off.
+const SCHEDULE: &str = "  # When backups are taken, by `lifeboat agent` or what `lifeboat schedule` writes; `lifeboat status` judges by it. docs/agent.md
+  # backup: {every: 6h, jitter: 10m}
+  # What is kept; where it is not said the agent removes nothing. docs/retention.md
+  # keep: {hourly: 24, daily: 14, weekly: 8, monthly: 12}
+  # verify: {every: 1d, rung: read}
+  # A real etcd booted from a backup, only on a machine that may open backups. docs/drills.md
+  # drill: {every: 7d, identity_file: /path/to/identity.txt}
+
+";
+
+/// Who is told.
+const NOTIFY: &str = "
+# Who is told when something is wrong, and when it is over; try it: lifeboat notify test. docs/notifications.md
+# notify:
+#   - ntfy: {url_file: /etc/lifeboat/ntfy.url}
+#   - ping: {url_file: /etc/lifeboat/ping.url}
+";
+
 /// The name that the store gets.
 const STORE: &str = "main";
 /// Everybody may read it: it names secrets, and holds none.
@@ -78,9 +97,11 @@ impl Draft {
         );
         let _ = writeln!(text, "  stores: [{STORE}]");
         text.push_str(
-            "  # Time for asking members for HashKV, all together; the question holds up a member's writes.\n  # hashkv_budget: 2s\n  # A note in the store says who backs a cluster up now; hosts that see it say so. `off`: no note.\n  # lease: auto\n\n",
+            "  # Time for asking members for HashKV, all together; the question holds up a member's writes.\n  # hashkv_budget: 2s\n  # A note in the store says who backs a cluster up now; hosts that see it say so. `off`: no note.\n  # lease: auto\n",
         );
+        text.push_str(SCHEDULE);
         self.cluster(&mut text);
+        text.push_str(NOTIFY);
         text
     }
 
