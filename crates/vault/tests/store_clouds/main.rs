@@ -15,7 +15,7 @@ mod azure_account;
 #[path = "../common/gcs_bridge.rs"]
 mod gcs_bridge;
 #[path = "../../../../tests/src/net.rs"]
-#[allow(dead_code, reason = "of the harness of the end-to-end tests; not all of it is used here")]
+#[allow(dead_code, unreachable_pub, reason = "of the harness of the end-to-end tests; not all of it is used here")]
 mod net;
 #[path = "../common/proxy.rs"]
 mod proxy;
