@@ -11,7 +11,8 @@ use crate::failure::{Failure, Outcome};
 use crate::store_kind::{STORE_URLS, StoreKind};
 
 /// What the agent, timers and `status` go by, for taking the signs off.
-const SCHEDULE: &str = "  # When backups are taken, by `lifeboat agent` or what `lifeboat schedule` writes; `lifeboat status` judges by it. docs/agent.md
+const SCHEDULE: &str =
+    "  # When backups are taken, by `lifeboat agent` or what `lifeboat schedule` writes; `lifeboat status` judges by it. docs/agent.md
   # backup: {every: 6h, jitter: 10m}
   # What is kept; where it is not said the agent removes nothing. docs/retention.md
   # keep: {hourly: 24, daily: 14, weekly: 8, monthly: 12}

@@ -99,6 +99,8 @@ fn pod(request: &Request, indent: usize, arguments: &str) -> String {
         volumes(&mut line);
         line(&format!("  - name: etcd\n    hostPath: {{path: {path}, type: Directory}}"));
     } else {
+        line("# The Secrets' files are root's; this group may read them.");
+        line("securityContext: {fsGroup: 65532}");
         line("containers:");
         container(request, arguments, &mut line);
         line("    - {name: talos, mountPath: /var/run/secrets/talos.dev, readOnly: true}");
@@ -165,6 +167,10 @@ mod tests {
                     Distribution::Talos => {
                         assert_eq!((documents.len(), &documents[0]["spec"]["roles"][0]), (2, &"os:etcd:backup".into()));
                         assert!(pod["hostNetwork"].is_null());
+                        assert_eq!(
+                            pod["securityContext"]["fsGroup"], container["securityContext"]["runAsUser"],
+                            "who runs it can read its Secrets"
+                        );
                     }
                     _ => assert_eq!((documents.len(), &pod["hostNetwork"]), (1, &true.into())),
                 }
