@@ -80,9 +80,12 @@ fn hooks_are_run_around_a_backup_and_told_what_came_of_it() {
     assert!(backup(&job, &config).arg("--dry-run").run().ok().out().contains("hook, before: /bin/sh -c"));
     assert!(lines(&told).is_empty(), "neither a plan nor --no-hooks runs any");
 
+    let earlier = job.list()[0]["id"].clone();
     let done = backup(&job, &config).run().ok();
     assert!(done.err().contains("said by before") && done.err().contains("said by finally"), "{done}");
-    let newest = &job.list()[0];
+    // Two of one second are in no order.
+    let listed = job.list();
+    let newest = listed.iter().find(|backup| backup["id"] != earlier).unwrap();
     let (id, revision) = (newest["id"].as_str().unwrap(), &newest["revision"]);
     let after = format!("mine exit=0 id={id} revision={revision} error=");
     assert_eq!(
