@@ -95,6 +95,21 @@ fn decide(rules: &Rules, line: &str) -> Option<Break> {
     Some(rule.1)
 }
 
+/// The same answer, which says that the connection ends with it. Without these words a client may send its next request into a connection that is
+/// just being closed, and be told of a break that no test asked for.
+fn the_last(answer: Vec<u8>) -> Vec<u8> {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else { return answer };
+    let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let kept: Vec<&str> = head
+        .split("\r\n")
+        .filter(|line| !["connection:", "keep-alive:"].iter().any(|name| line.to_ascii_lowercase().starts_with(name)))
+        .collect();
+    let mut changed = kept.join("\r\n").into_bytes();
+    changed.extend_from_slice(b"\r\nConnection: close");
+    changed.extend_from_slice(&answer[end..]);
+    changed
+}
+
 fn serve(mut client: TcpStream, upstream: SocketAddr, rules: &Rules) {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = read_message(&mut client, true);
@@ -118,7 +133,7 @@ fn serve(mut client: TcpStream, upstream: SocketAddr, rules: &Rules) {
         let _ = write!(client, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
         return;
     }
-    let answer = exchange(upstream, &request);
+    let answer = the_last(exchange(upstream, &request));
     let end = match how {
         Some(Break::LoseAnswer) => 0,
         Some(Break::CutAnswer(len)) => len.min(answer.len()),
