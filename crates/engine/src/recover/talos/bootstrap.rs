@@ -167,6 +167,11 @@ impl Recovery {
     ) -> Outcome<Option<Turn>> {
         let tried = last_try(notebook.notes());
         let same_boot = tried.as_ref().is_some_and(|tried| tried.boot_id == seen.boot_id);
+        // What a reboot cut in half may also not start at all. It came from our file; without another reboot the next try ends one way or the other.
+        if seen.state == "Failed" && tried.is_some() && !same_boot && seen.data != Data::None {
+            let reason = format!("{} was rebooted during the restore, and the etcd it started then failed: {}", node.name, seen.event);
+            return Ok(Some(Self::back_to_reset(notebook.plan(), reason)));
+        }
         if seen.state == "Failed" && (tried.is_some() || seen.data != Data::None) {
             return self.failed(notebook, node, seen).map(Some);
         }
