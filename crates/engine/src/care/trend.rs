@@ -54,7 +54,7 @@ impl Growth {
             }
         }
         slopes.sort_unstable_by(f64::total_cmp);
-        Some(Self { bytes_per_day: *slopes.get(slopes.len() / 2)?, in_use, at })
+        Some(Self { bytes_per_day: *slopes.get(slopes.len().checked_sub(1)? / 2)?, in_use, at })
     }
 
     /// When so many bytes are in use if it goes on like this; `None` where it never comes to that, or not within ten years.
