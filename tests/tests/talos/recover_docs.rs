@@ -102,3 +102,30 @@ fn the_worst_day_in_the_documentation_is_a_real_run() {
     }
     assert_eq!(shown, text, "docs/talos.md shows another run; LIFEBOAT_UPDATE_DOCS=1 writes this one");
 }
+
+/// Of a cluster that works: whether it could be brought back, and nothing is changed by the question.
+#[test]
+fn a_rehearsal_says_what_a_recovery_would_lack_and_changes_nothing() {
+    let Some(talos) = Talos::start(Options::default().control_planes(3)) else { return };
+    talos.fill(53);
+    drop(talos.backup_cmd("admin").args(["--extra", "machine-config"]).run().ok());
+    let rehearse = |more: &[&str]| talos.recover(&["--rehearse"]).args(more).arg("-i").arg(talos.job.identity());
+    let text = rehearse(&[]).run().ok();
+    assert!(text.out().ends_with("a recovery has all it needs\n") && text.out().contains("3 of 3 control plane nodes answer"), "{text}");
+    let report = rehearse(&["-o", "json"]).run().ok().json();
+    assert_eq!((&report["schema"], &report["answering"]), (&"lifeboat.rehearsal/1".into(), &3.into()), "{report}");
+    let items: Vec<&str> = report["items"].as_array().unwrap().iter().map(|item| item["item"].as_str().unwrap()).collect();
+    assert_eq!(items, ["backup", "proof", "objects", "key", "room", "time"], "{report}");
+    assert!(
+        report["checks"].as_array().unwrap().iter().any(|check| check["check"] == "secrets" && check["verdict"] == "passed"),
+        "{report}"
+    );
+    // The wrong key is what it would fail for.
+    let (secret, _) = vault::seal::recipients::generate_identity();
+    let wrong = talos.job.dir().join("wrong.txt");
+    std::fs::write(&wrong, format!("{}\n", secrecy::ExposeSecret::expose_secret(&secret))).unwrap();
+    let locked = talos.recover(&["--rehearse"]).arg("-i").arg(&wrong).run().exit(12);
+    assert!(locked.out().contains("a recovery would fail"), "{locked}");
+    assert_eq!((talos.resets(), talos.double.count("Bootstrap"), talos.double.count("EtcdRecover")), (0, 0, 0));
+    assert!(!talos.job.dir().join("state/journals").exists(), "it needs no journal");
+}

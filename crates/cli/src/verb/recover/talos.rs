@@ -227,37 +227,27 @@ impl Run<'_> {
 
     /// Could it be brought back now? The rehearsal needs neither a journal nor a broken cluster.
     fn rehearse(&self) -> Outcome<Code> {
-        let request = self.drill_request()?;
-        let directory = self.directory()?;
-        let wanted = Wanted {
-            node: self.args.node.clone(),
-            gone: self.args.node_gone.clone(),
-            roll_back: true,
-            foreign: self.args.foreign,
-            no_rescue: self.args.no_rescue,
-            keep_revisions: self.args.no_bump,
-            asked: self.args.asked(),
-            free: free(&directory),
-            directory,
-        };
+        let wanted = self.wanted(true)?;
         let chosen = self.of_repository()?;
         let evidence = self.see(chosen.repository)?;
         let checks = plan::rehearse(&evidence, &chosen.backup, &wanted)?;
         let teller = Arc::new(Teller::new(self.global));
-        let rehearsal = signals::run(rehearse(request, teller))?;
+        let rehearsal = signals::run(rehearse(self.drill_request(&chosen.backup)?, teller))?;
         Rehearsed::of(rehearsal, &evidence, checks, chosen.backup.size).print(self.global)
     }
 
-    fn drill_request(&self) -> Outcome<drill::Request> {
-        let Which::Named(which) = self.which()? else {
-            return Err(Failure::usage("--rehearse looks at a backup by its name; --at does not go with it").again_without("--at"));
+    /// A look at just the backup that was chosen, whatever is the newest one by now.
+    fn drill_request(&self, chosen: &Backup) -> Outcome<drill::Request> {
+        let which = match &chosen.source {
+            Source::Backup { id, .. } => vec![id.clone()],
+            Source::File { .. } => Vec::new(),
         };
         let spool = self.resolved.spool(&SpoolArgs::default())?;
         let directory = spool.directory.clone().unwrap_or_else(engine::spool::default_directory);
         Ok(drill::Request {
             place: self.resolved.place_to_read(self.global, &self.args.repository)?,
             cluster: self.resolved.cluster.clone(),
-            which: vec![which],
+            which,
             all: false,
             budget: None,
             opening: self.resolved.opening(&self.args.identity)?,
@@ -275,6 +265,21 @@ impl Run<'_> {
         })
     }
 
+    fn wanted(&self, roll_back: bool) -> Outcome<Wanted> {
+        let directory = self.directory()?;
+        Ok(Wanted {
+            node: self.args.node.clone(),
+            gone: self.args.node_gone.clone(),
+            roll_back,
+            foreign: self.args.foreign,
+            no_rescue: self.args.no_rescue,
+            keep_revisions: self.args.no_bump,
+            asked: self.args.asked(),
+            free: free(&directory),
+            directory,
+        })
+    }
+
     fn abandon(&self, open: Option<Journal<Plan>>) -> Outcome<Code> {
         let Some(journal) = open else {
             output::say("no recovery is under way");
@@ -287,18 +292,7 @@ impl Run<'_> {
     }
 
     fn begin(&self, desk: &Desk) -> Outcome<Code> {
-        let directory = self.directory()?;
-        let wanted = Wanted {
-            node: self.args.node.clone(),
-            gone: self.args.node_gone.clone(),
-            roll_back: self.args.roll_back,
-            foreign: self.args.foreign,
-            no_rescue: self.args.no_rescue,
-            keep_revisions: self.args.no_bump,
-            asked: self.args.asked(),
-            free: free(&directory),
-            directory,
-        };
+        let wanted = self.wanted(self.args.roll_back)?;
         let plan = match &self.args.replace {
             Some(node) => plan::replace(&self.see(None)?, node, &wanted)?,
             None => self.plan_restore(&wanted)?,
