@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use vault::name::ClusterName;
-use vault::repository::{Catalog, Place, Repository, RepositoryError};
+use vault::repository::{Catalog, Repository, RepositoryError};
 use vault::sign::{PublicKey, SigningKey, TrustedSigners};
 use vault::store::{Store, StoreOptions};
 
@@ -118,16 +118,8 @@ pub async fn open(options: &PlaceOptions) -> Outcome<Repository> {
 pub async fn open_or_init(options: &PlaceOptions) -> Outcome<(Repository, bool)> {
     let signers = signers(options)?;
     let store = reach(options, true).await?;
-    let wrong = |error| failure(options, "the repository cannot be opened", &error);
-    let place = Repository::look(Arc::clone(&store)).await.map_err(wrong)?;
-    let (repository, made) = match place {
-        Place::Repository(repository) => (repository, false),
-        Place::Empty => (Repository::init(store, Timestamp::now()).await.map_err(wrong)?, true),
-        Place::Other => {
-            let root = store.root().to_owned();
-            return Err(wrong(RepositoryError::NoRepository { root, empty: false }));
-        }
-    };
+    let opened = Repository::open_or_init(store, Timestamp::now()).await;
+    let (repository, made) = opened.map_err(|error| failure(options, "the repository cannot be opened", &error))?;
     Ok((repository.with_signers(signers), made))
 }
 

@@ -267,12 +267,15 @@ impl Opened {
     /// Makes an empty store the repository that is known, or a new one where none is.
     async fn make(&mut self, place: NamedPlace, store: Arc<dyn Store>, progress: &dyn Progress) {
         let made = match self.repositories.first() {
-            Some((_, known)) => known.seed(store).await,
-            None => Repository::init(store, Timestamp::now()).await,
+            Some((_, known)) => known.seed(store).await.map(|repository| (repository, true)),
+            // Another cluster's first backup may make it at this moment.
+            None => Repository::open_or_init(store, Timestamp::now()).await,
         };
         match made {
-            Ok(repository) => {
-                progress.say(&format!("made the repository at {} (id {})", place.options.url, repository.id()));
+            Ok((repository, is_new)) => {
+                if is_new {
+                    progress.say(&format!("made the repository at {} (id {})", place.options.url, repository.id()));
+                }
                 self.repositories.push((place, repository));
             }
             Err(error) => {

@@ -138,19 +138,26 @@ impl fmt::Debug for Repository {
 impl Repository {
     /// Looks what is at a place. A marker that cannot be read is an error, not an empty place.
     pub async fn look(store: Arc<dyn Store>) -> Result<Place, RepositoryError> {
-        match store.get(key::MARKER, limits::SMALL_JSON_BYTES as u64).await {
-            Ok((_, bytes)) => {
-                let root = store.root().to_owned();
-                let marker = Marker::decode(&bytes).map_err(|error| RepositoryError::Marker { root, error })?;
-                Ok(Place::Repository(Self { store, marker, signers: TrustedSigners::default() }))
-            }
-            Err(StoreError::NotFound { .. }) => {
-                let (objects, prefixes) = store.list_shallow("").await?;
-                let empty = prefixes.is_empty() && objects.iter().all(|object| object.key == key::RESTORE_TEXT);
-                Ok(if empty { Place::Empty } else { Place::Other })
-            }
-            Err(error) => Err(error.into()),
+        if let Some(there) = Self::marked(&store).await? {
+            return Ok(Place::Repository(there));
         }
+        let (objects, prefixes) = store.list_shallow("").await?;
+        if prefixes.is_empty() && objects.iter().all(|object| object.key == key::RESTORE_TEXT) {
+            return Ok(Place::Empty);
+        }
+        // What was listed may be a repository that somebody has begun since the marker was looked for.
+        Ok(Self::marked(&store).await?.map_or(Place::Other, Place::Repository))
+    }
+
+    /// By its marker alone.
+    async fn marked(store: &Arc<dyn Store>) -> Result<Option<Self>, RepositoryError> {
+        let bytes = match store.get(key::MARKER, limits::SMALL_JSON_BYTES as u64).await {
+            Ok((_, bytes)) => bytes,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let marker = Marker::decode(&bytes).map_err(|error| RepositoryError::Marker { root: store.root().to_owned(), error })?;
+        Ok(Some(Self { store: Arc::clone(store), marker, signers: TrustedSigners::default() }))
     }
 
     /// Opens a repository.
@@ -166,6 +173,19 @@ impl Repository {
     /// Makes a repository at an empty place.
     pub async fn init(store: Arc<dyn Store>, now: Timestamp) -> Result<Self, RepositoryError> {
         Self::init_as(store, RepositoryId::new(now)?, now).await
+    }
+
+    /// Opens the repository that is there, or makes one at an empty place. The second answer says that it was made here.
+    ///
+    /// Of several that begin at once one makes it, and it is the repository of all of them.
+    pub async fn open_or_init(store: Arc<dyn Store>, now: Timestamp) -> Result<(Self, bool), RepositoryError> {
+        if let Place::Repository(there) = Self::look(Arc::clone(&store)).await? {
+            return Ok((there, false));
+        }
+        match Self::init(Arc::clone(&store), now).await {
+            Err(RepositoryError::AlreadyThere { .. }) => Ok((Self::open(store).await?, false)),
+            made => Ok((made?, true)),
+        }
     }
 
     /// Makes a copy's beginning at an empty place: a repository with the id of another.

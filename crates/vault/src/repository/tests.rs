@@ -132,6 +132,30 @@ async fn init_is_idempotent_for_one_id_and_refuses_another() {
     assert!(matches!(other, Err(RepositoryError::AlreadyThere { id, .. }) if id == *first.id()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn those_who_begin_at_once_get_one_repository() {
+    let milliseconds = std::time::Duration::from_millis;
+    for seed in 0..200_u64 {
+        let store = Arc::new(MemoryStore::new());
+        let begins = (0..6_u64).map(|who| {
+            let slow = FaultStore::new(Arc::<MemoryStore>::clone(&store));
+            for (at, op) in [Op::Get, Op::List, Op::Create].into_iter().enumerate() {
+                let wait = (seed * 31 + who * 7 + at as u64 * 13) * 2_654_435_761 % 11;
+                slow.inject(Fault::new(FaultKind::Slow(milliseconds(wait))).on(op));
+            }
+            async move {
+                let (repository, made) = Repository::open_or_init(Arc::new(slow.clone()), now()).await.unwrap();
+                // From here on the place holds more than the marker.
+                slow.create(&format!("cluster{who}/lease.json"), Bytes::from_static(b"x")).await.unwrap();
+                (*repository.id(), made)
+            }
+        });
+        let begun = futures::future::join_all(begins).await;
+        assert_eq!(begun.iter().filter(|(_, made)| *made).count(), 1, "seed {seed}: {begun:?}");
+        assert!(begun.iter().all(|(id, _)| *id == begun[0].0), "seed {seed}: {begun:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_marker_is_not_an_empty_place() {
     let bench = Bench::new().await;
