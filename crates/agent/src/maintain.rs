@@ -40,6 +40,7 @@ pub(crate) async fn defragment(
     if plan.steps.is_empty() {
         return Ok(Ran { turns: Vec::new(), stopped: None });
     }
+    looked.may_defragment(plan.hands_over())?;
     let mut held = Vec::new();
     for key in looked.known_by(&access) {
         match exclusion::alone(exclusion::state_directory().as_deref(), &key) {

@@ -62,6 +62,14 @@ pub struct Plan {
     pub skipped: Vec<(String, String)>,
 }
 
+impl Plan {
+    /// Whether another member is to lead before the leader's turn.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::MoveLeader { .. }))
+    }
+}
+
 impl Rule {
     /// Why a member needs it; `None` where it does not.
     #[must_use]

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use engine::care::MemberView;
 use engine::care::defrag::{Plan, Rule, Step, plan};
 use engine::care::defrag_run::{self, Ran, Turn};
 use engine::care::look::Looked;
@@ -11,7 +10,6 @@ use engine::lease::Holder;
 use engine::limits::{DEFRAG_FREE_ABOVE, DEFRAG_IN_USE_BELOW, DEFRAG_PAUSE};
 use engine::{Code, Failure, Outcome, config};
 use serde::Serialize;
-use talos_api::Role;
 
 use super::ClusterArgs;
 use super::beside::Repository;
@@ -82,8 +80,7 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
     let pause = args.pause.as_deref().map(config::duration).transpose()?.unwrap_or(DEFRAG_PAUSE);
     let looked = signals::run(super::seen(global, &access))?;
     let plan = plan(&looked.view, &rule)?;
-    let hands_over = plan.steps.iter().any(|step| matches!(step, Step::MoveLeader { .. }));
-    may_defragment(&looked, args.dry_run || plan.steps.is_empty(), hands_over)?;
+    may_defragment(&looked, args.dry_run || plan.steps.is_empty(), plan.hands_over())?;
     let keys = looked.known_by(&access);
     let access = looked.everywhere(&access);
     drop(looked);
@@ -120,32 +117,13 @@ pub(crate) fn run(global: &GlobalArgs, args: &Args) -> Outcome<Code> {
 
 /// That our role is enough for the whole plan, before its first step: half a plan is worse than none. Only said where nothing is done.
 pub(super) fn may_defragment(looked: &Looked, only_said: bool, hands_over: bool) -> Outcome<()> {
-    let Some(talos) = &looked.talos else { return Ok(()) };
-    let roles = talos.client.roles();
-    let (enough, needed, what): (&[Role], _, _) = if hands_over {
-        (&[Role::Admin], "os:admin", "to hand the leadership over before the leader's turn")
-    } else {
-        (&[Role::Operator, Role::Admin], "os:operator", "to defragment a member")
-    };
-    // Behind a proxy that has roles of its own the certificate names none.
-    if roles.as_slice().is_empty() || roles.suffice(enough) {
-        return Ok(());
+    match looked.may_defragment(hands_over) {
+        Err(failure) if only_said => {
+            output::say(&format!("note: {}", failure.cause.unwrap_or(failure.what)));
+            Ok(())
+        }
+        allowed => allowed,
     }
-    let words = format!("the role {needed} is needed {what}; this talosconfig has {roles}");
-    if only_said {
-        output::say(&format!("note: {words}"));
-        return Ok(());
-    }
-    let failure =
-        Failure::failed("the role is not enough for the whole plan, so nothing was begun").object(format!("context '{}'", talos.context));
-    Err(if hands_over && roles.suffice(&[Role::Operator]) {
-        let followers: Vec<String> =
-            looked.view.members.iter().filter(|member| Some(member.id) != looked.view.leader()).map(MemberView::label).collect();
-        let command = ["lifeboat", "etcd", "defrag"].map(str::to_owned).into_iter().chain(followers);
-        failure.cause(format!("{words}; the others can have their turn without")).next(command)
-    } else {
-        failure.cause(words).again()
-    })
 }
 
 fn rule(args: &Args) -> Outcome<Rule> {

@@ -15,6 +15,9 @@ use super::talos_facts::TalosFacts;
 use super::trend::Growth;
 use super::view::ClusterView;
 
+/// The command that shows what fills the database.
+const WHO_FILLS_IT: &str = "lifeboat etcd snapshot now.db && lifeboat etcd top now.db";
+
 /// How bad a finding is. The worst one is the verdict in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

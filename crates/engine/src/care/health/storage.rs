@@ -3,7 +3,7 @@
 use etcd_api::AlarmKind;
 use etcd_store::id::MemberId;
 
-use super::Finding;
+use super::{Finding, WHO_FILLS_IT};
 use crate::care::size;
 use crate::care::view::{ClusterView, MemberView};
 use crate::limits::{ADVISED_SIZE, DEFAULT_QUOTA, IN_USE_ADVICE, IN_USE_ALERT, IN_USE_FROM, QUOTA_ADVICE, QUOTA_ALERT, WORTH_FREEING};
@@ -81,11 +81,7 @@ pub(super) fn quota(view: &ClusterView) -> Vec<Finding> {
         } else if share >= QUOTA_ADVICE {
             // What is in use is not given back by a defragmentation: then the question is who fills it.
             let free = status.db_size.saturating_sub(status.db_size_in_use) as f64;
-            let mend = if free >= status.db_size as f64 * WORTH_FREEING {
-                "lifeboat etcd defrag --all"
-            } else {
-                "lifeboat etcd snapshot now.db && lifeboat etcd top now.db"
-            };
+            let mend = if free >= status.db_size as f64 * WORTH_FREEING { "lifeboat etcd defrag --all" } else { WHO_FILLS_IT };
             findings.push(Finding::advice(CHECK, says, means).mend(mend).of(member.label()));
         } else if largest.as_ref().is_none_or(|(most, _)| share > *most) {
             largest = Some((share, format!("{}: {says}", member.label())));

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::Finding;
 use super::storage::quota_of;
+use super::{Finding, WHO_FILLS_IT};
 use crate::care::size;
 use crate::care::trend::Growth;
 use crate::care::view::ClusterView;
@@ -20,7 +20,7 @@ pub(super) fn configured(view: &ClusterView, alert: &Alert) -> Vec<Finding> {
         if let Some(above) = above.filter(|above| status.db_size > *above) {
             let says = format!("its file has {}, and alert.db_size_above is {}", size(status.db_size), size(above));
             let finding = Finding::alert("db-size-above", says, "the configuration asks to be told");
-            findings.push(finding.mend("lifeboat etcd snapshot now.db && lifeboat etcd top now.db").of(member.label()));
+            findings.push(finding.mend(WHO_FILLS_IT).of(member.label()));
         }
         let in_use = if status.db_size == 0 { 1.0 } else { status.db_size_in_use as f64 / status.db_size as f64 };
         if let Some(below) = below.filter(|below| in_use < *below) {
@@ -59,5 +59,5 @@ pub(super) fn trend(view: &ClusterView, growth: Option<&Growth>, now: Timestamp)
     } else {
         return Vec::new();
     };
-    vec![finding.mend("lifeboat etcd snapshot now.db && lifeboat etcd top now.db").of(member)]
+    vec![finding.mend(WHO_FILLS_IT).of(member)]
 }

@@ -9,6 +9,7 @@ use etcd_api::{Client, ConnectOptions, Endpoint, ErrorClass, Member};
 use etcd_store::id::MemberId;
 use futures::future::{join_all, select_ok};
 use jiff::Timestamp;
+use talos_api::Role;
 
 use super::health::Certificates;
 use super::view::{ClusterView, MemberAnswer, MemberView, Silence};
@@ -75,6 +76,34 @@ impl Looked {
             ends.extend(moment.map(|moment| (self.view.member(*id).map_or_else(|| id.to_string(), MemberView::label), moment)));
         }
         Certificates { ends }
+    }
+
+    /// That the role of the talosconfig is enough for a whole defragmentation, with a handover of the leadership or without. Half a plan is worse than none.
+    ///
+    /// # Errors
+    /// It is not. A certificate that names no role (behind a proxy that has roles of its own) and etcd's own API are taken to be enough.
+    pub fn may_defragment(&self, hands_over: bool) -> Outcome<()> {
+        let Some(talos) = &self.talos else { return Ok(()) };
+        let roles = talos.client.roles();
+        let (enough, needed, what): (&[Role], _, _) = if hands_over {
+            (&[Role::Admin], "os:admin", "to hand the leadership over before the leader's turn")
+        } else {
+            (&[Role::Operator, Role::Admin], "os:operator", "to defragment a member")
+        };
+        if roles.as_slice().is_empty() || roles.suffice(enough) {
+            return Ok(());
+        }
+        let words = format!("the role {needed} is needed {what}; this talosconfig has {roles}");
+        let failure = Failure::failed("the role is not enough for the whole plan, so nothing was begun")
+            .object(format!("context '{}'", talos.context));
+        Err(if hands_over && roles.suffice(&[Role::Operator]) {
+            let leader = self.view.leader();
+            let followers = self.view.members.iter().filter(|member| Some(member.id) != leader).map(MemberView::label);
+            let command = ["lifeboat", "etcd", "defrag"].map(str::to_owned).into_iter().chain(followers);
+            failure.cause(format!("{words}; the others can have their turn without")).next(command)
+        } else {
+            failure.cause(words).again()
+        })
     }
 }
 
