@@ -21,7 +21,7 @@ use crate::args::{GlobalArgs, RepositoryArgs, SealArgs, SourceArgs, SpoolArgs};
 use crate::metrics_file::{self, MetricsArgs};
 use crate::output::{self, size};
 use crate::progress::Teller;
-use crate::resolve::{self, Resolved};
+use crate::resolve::Resolved;
 use crate::{output::Format, passphrase, signals};
 
 /// Arguments of `lifeboat backup`.
@@ -102,18 +102,18 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
     let dry_run = args.dry_run;
     // Before the runtime, whose threads take over the priority of the one that starts them.
     engine::seal_pipeline::step_back_behind_etcd(args.gentle);
-    let hooks = if no_hooks { Hooks::default() } else { Resolved::new(global, args.repository.cluster.as_deref(), true)?.hooks() };
+    let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    let hooks = if no_hooks { Hooks::default() } else { resolved.hooks() };
     // A policy that is missing is said before the backup, not after it.
-    let policy = if args.prune { Some(policy(global, &args)?) } else { None };
-    let request = request(global, args)?;
+    let policy = if args.prune { Some(policy(&resolved)?) } else { None };
+    let request = request_of(&resolved, args)?;
     let lease = request.lease;
     let pruning = policy.map(|policy| prune_request(&request, policy));
     let cluster = request.cluster.as_ref().map(ToString::to_string).unwrap_or_default();
     let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
     let holder = Holder::default();
-    let config = resolve::configuration(global)?.map(|(_, config)| config);
-    let of_run = OfRun::of(&request, config, !no_notify, metrics.metrics_file);
+    let of_run = OfRun::of(&request, resolved.config, !no_notify, metrics.metrics_file);
     let goodbye = async {
         let release = tokio::time::timeout(GOODBYE_WITHIN, holder.release());
         let _late = futures::future::join(release, of_run.stopped()).await;
@@ -154,9 +154,8 @@ fn planned_hooks(hooked: &Hooked, dry_run: bool) -> String {
 }
 
 /// What is kept, by the configuration alone.
-fn policy(global: &GlobalArgs, args: &Args) -> Outcome<vault::retention::Policy> {
-    let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
-    let keep = super::prune::keep(&resolved, &super::prune::KeepArgs::default());
+fn policy(resolved: &Resolved) -> Outcome<vault::retention::Policy> {
+    let keep = super::prune::keep(resolved, &super::prune::KeepArgs::default());
     // The flags that would say it are those of `prune`.
     engine::prune::policy(&keep.map_err(|failure| failure.again_without("--prune"))?)
 }
@@ -175,10 +174,14 @@ fn prune_request(request: &Request, policy: vault::retention::Policy) -> engine:
 /// The backup that is meant; for other verbs that begin with one, too.
 pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    request_of(&resolved, args)
+}
+
+fn request_of(resolved: &Resolved, args: Args) -> Outcome<Request> {
     // Asked first: who has set nothing up at all is better served by `init` than by one answer after the other.
     let (stores, min_stores) = resolved.places(&args.repository)?;
     let place = resolved.place(&args.repository)?;
-    let recipients = recipients(&resolved, &args)?;
+    let recipients = recipients(resolved, &args)?;
     let passphrase = if args.no_encrypt { None } else { passphrase::given(&args.seal.passphrase, true)? };
     if recipients.is_empty() && passphrase.is_none() && !args.no_encrypt {
         return Err(Failure::usage("no recipient is named, so nobody could ever open the backup")
@@ -211,7 +214,7 @@ pub(crate) fn request(global: &GlobalArgs, args: Args) -> Outcome<Request> {
         content_shrinks_by: Some(resolved.content_shrinks_by()),
         dry_run: args.dry_run,
         cache: engine::cache::default_directory(),
-        cluster: resolved.cluster,
+        cluster: resolved.cluster.clone(),
     })
 }
 
