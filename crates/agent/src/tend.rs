@@ -193,13 +193,14 @@ impl Tended {
         let now = Timestamp::now();
         self.read = Some((Instant::now(), read.is_ok()));
         let standing = match &read {
-            Ok(Some(catalog)) => {
+            Ok(Some((catalog, read))) => {
                 // A store that can be read and not written to does not know what another one has got.
                 self.memory.last_backup = status::last_moment(catalog, now).max(self.taken.filter(|taken| *taken <= now));
                 let (verify, drill) = last_checks(catalog);
                 self.memory.last_verify = self.memory.last_verify.max(verify);
                 self.memory.last_drill = self.memory.last_drill.max(drill);
-                Standing { behind: self.behind(catalog).await, ..status::judge(catalog, &self.policy, now) }
+                let places = stores::of_policy(&self.policy, &self.config.keys.trusted_signers, false);
+                Standing { behind: stores::behind(&places, read, catalog).await, ..status::judge(catalog, &self.policy, now) }
             }
             Ok(None) => Standing { next: Some(now), ..Standing::empty(self.name.clone()) },
             Err(failure) => {
@@ -210,8 +211,8 @@ impl Tended {
         self.stand(standing);
     }
 
-    /// Everything the repository says; nothing where there is none yet.
-    async fn catalog(&self) -> Outcome<Option<Catalog>> {
+    /// Everything the repository says, and the URL of the store that says it; nothing where there is none yet.
+    async fn catalog(&self) -> Outcome<Option<(Catalog, String)>> {
         // The first backup makes it.
         let none_yet = |failure: Failure| if failure.code == Code::NoRepository { Ok(None) } else { Err(failure) };
         let options = match self.config.readable_place(&self.policy).await {
@@ -219,19 +220,9 @@ impl Tended {
             Err(failure) => return none_yet(failure),
         };
         match place::open(&options).await {
-            Ok(repository) => place::catalog(&repository, &options, &self.name).await.map(Some),
+            Ok(repository) => place::catalog(&repository, &options, &self.name).await.map(|catalog| Some((catalog, options.url))),
             Err(failure) => none_yet(failure),
         }
-    }
-
-    /// The stores that lack what the one that was read holds.
-    async fn behind(&self, catalog: &Catalog) -> Vec<status::StoreBehind> {
-        let places = stores::of_policy(&self.policy, &self.config.keys.trusted_signers, false);
-        let look = async {
-            let Ok((at, _)) = stores::first_readable(&places).await else { return Vec::new() };
-            stores::behind(&places, &places[at].options.url, catalog).await
-        };
-        timeout(READ_WITHIN, look).await.unwrap_or_default()
     }
 
     /// A backup grows old without anything being read.
