@@ -1,7 +1,7 @@
 //! What is known, as Prometheus and OpenMetrics read it. Names and labels are stable; `docs/metrics.md` has them.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
 use engine::care::health::{Severity, quota_reached};
@@ -39,6 +39,8 @@ struct Family {
 struct Page {
     clusters: BTreeMap<String, Cluster>,
     now: Timestamp,
+    /// Only what is as true after the process that says it has ended.
+    lasting_only: bool,
 }
 
 /// The page of metrics.
@@ -46,11 +48,7 @@ struct Page {
 /// # Errors
 /// Only where the text cannot be written, which does not happen in memory.
 pub fn text(observed: &Arc<Observed>, now: Timestamp) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { clusters: observed.at(now), now }));
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry)?;
-    Ok(text)
+    Page { clusters: observed.at(now), now, lasting_only: false }.text()
 }
 
 /// What a run that no agent made knows, for the textfile collector of node_exporter: no counters, which a process that ends at once does not have.
@@ -58,29 +56,16 @@ pub fn text(observed: &Arc<Observed>, now: Timestamp) -> Result<String, fmt::Err
 /// # Errors
 /// As [`text`].
 pub fn textfile(clusters: BTreeMap<String, Cluster>, now: Timestamp) -> Result<String, fmt::Error> {
-    let mut text = String::new();
-    for family in (Page { clusters, now }).families().into_iter().filter(|family| !family.is_counter && !family.values.is_empty()) {
-        // Whether something is done now nobody knows later.
-        if family.name == "lifeboat_busy" {
-            continue;
-        }
-        writeln!(text, "# HELP {} {}\n# TYPE {} gauge", family.name, family.help, family.name)?;
-        for (labels, value) in &family.values {
-            let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-            writeln!(text, "{}{{{}}} {value}", family.name, labels.join(","))?;
-        }
-    }
-    Ok(text)
-}
-
-/// A label's value as the text format has it (Prometheus, "Exposition formats", text-based format).
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    // Of gauges alone the two text formats differ by the closing line, which this one does not have.
+    let text = Page { clusters, now, lasting_only: true }.text()?;
+    Ok(text.trim_end_matches("# EOF\n").to_owned())
 }
 
 impl Collector for Page {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        for family in self.families().into_iter().filter(|family| !family.values.is_empty()) {
+        // Whether something is done now nobody knows later.
+        let is_meant = |family: &Family| !self.lasting_only || !family.is_counter && family.name != "lifeboat_busy";
+        for family in self.families().into_iter().filter(|family| is_meant(family) && !family.values.is_empty()) {
             let kind = if family.is_counter { MetricType::Counter } else { MetricType::Gauge };
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (labels, value) in &family.values {
@@ -110,6 +95,14 @@ fn seconds(moment: Timestamp) -> f64 {
 }
 
 impl Page {
+    fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
     /// A gauge with at most one value per cluster.
     fn gauge(&self, name: &'static str, help: &'static str, of: impl Fn(&Cluster) -> Option<f64>) -> Family {
         let one = |(cluster, known): (&String, &Cluster)| Some((vec![("cluster", cluster.clone())], of(known)?));
