@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use vault::mark::Outcome;
 
 use crate::observed::{Cluster, Observed};
+use crate::page;
 
 /// The content type of what [`text`] makes.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -171,6 +172,11 @@ impl Page {
             self.gauge("lifeboat_last_drill_success", "1 where the last drill was passed, 0 where it was not", |known| {
                 known.standing.as_ref()?.last_drill.map(|ending| f64::from(u8::from(ending == Outcome::Passed)))
             }),
+            self.gauges("lifeboat_last_drill_result", "1 for what the last drill came to, 0 for the others", |known| {
+                let Some(last) = known.standing.as_ref().and_then(|standing| standing.last_drill) else { return Vec::new() };
+                let of = |result: Outcome| (vec![("result", page::ending(result).to_owned())], f64::from(u8::from(last == result)));
+                [Outcome::Passed, Outcome::Failed, Outcome::Inconclusive].map(of).to_vec()
+            }),
         ]
     }
 
@@ -240,6 +246,9 @@ impl Page {
         vec![
             self.gauge("lifeboat_store_backups", "Backups in the repository", move |known| {
                 standing(known).map(|standing| number(standing.backups as u64))
+            }),
+            self.gauge("lifeboat_store_objects", "Objects of all backups there, beside manifests and marks", move |known| {
+                standing(known).map(|standing| number(standing.objects as u64))
             }),
             self.gauge("lifeboat_store_bytes", "Bytes that all backups take there", move |known| {
                 standing(known).map(|standing| number(standing.stored_bytes))

@@ -30,6 +30,7 @@ pub fn of(standing: &Standing, now: Timestamp) -> Value {
         "next": standing.next,
         "failed": standing.failed.as_ref().map(|FailedRun { since, exit, detail }| json!({"since": since, "exit": exit, "detail": detail})),
         "backups": standing.backups,
+        "objects": standing.objects,
         "stored_bytes": standing.stored_bytes,
         "unconfirmed": standing.unconfirmed,
         "verified": standing.verified,
@@ -58,7 +59,7 @@ fn of_newest(newest: &Newest, now: Timestamp) -> Value {
     })
 }
 
-fn ending(ending: Outcome) -> &'static str {
+pub(crate) fn ending(ending: Outcome) -> &'static str {
     match ending {
         Outcome::Passed => "passed",
         Outcome::Failed => "failed",

@@ -134,8 +134,10 @@ pub struct Standing {
     pub next: Option<Timestamp>,
     /// The run that failed last, where none has succeeded since.
     pub failed: Option<FailedRun>,
-    /// All backups, and the bytes they and their extras take.
+    /// All backups.
     pub backups: usize,
+    /// The objects that manifests name.
+    pub objects: usize,
     /// Bytes of all objects that manifests name.
     pub stored_bytes: u64,
     /// Lineages that are not confirmed.
@@ -204,6 +206,7 @@ impl Standing {
             next: None,
             failed: None,
             backups: 0,
+            objects: 0,
             stored_bytes: 0,
             unconfirmed: Vec::new(),
             verified: None,
@@ -252,6 +255,7 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
         next: schedule.and_then(|schedule| last_moment(catalog, now).map_or(Some(now), |last| schedule.next_after(last.min(now)))),
         failed,
         backups: catalog.backups.len(),
+        objects: catalog.backups.iter().map(|backup| backup.manifest.objects.len()).sum(),
         stored_bytes: catalog.backups.iter().map(of_objects).sum(),
         unconfirmed: unconfirmed.map(|entry| entry.lineage.name.to_string()).collect(),
         verified,
