@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use vault::store::conformance::conformance;
 use vault::store::fault::{Fault, FaultKind, FaultStore, Op};
-use vault::store::{FileStore, Finding, MemoryStore, Store, StoreError, StoreOptions, open_store, probe};
+use vault::store::{FileStore, Finding, MemoryStore, Store, StoreError, StoreOptions, Unfinished, open_store, probe};
 
 fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -123,6 +123,30 @@ async fn an_upload_that_is_given_up_leaves_no_file() {
     assert!(matches!(upload.complete().await, Err(StoreError::AlreadyExists { .. })));
     assert_eq!(std::fs::read_dir(dir.path().join("a")).unwrap().count(), 1);
     assert_eq!(store.get("a/b", 10).await.unwrap().1, text("there"));
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_found_and_goes_without_touching_an_object() {
+    let (dir, store) = directory();
+    store.create("prod/snapshots/one/db", text("an object")).await.unwrap();
+    let left = dir.path().join("prod/snapshots/two");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join(".tmp-12-3-abc"), "left by a crash").unwrap();
+    std::fs::write(dir.path().join("prod/.tmp-1"), "elsewhere").unwrap();
+    let found = store.unfinished("prod/snapshots/").await.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].key.as_str(), found[0].size), ("prod/snapshots/two/.tmp-12-3-abc", 15));
+    assert!(found[0].changed.elapsed().unwrap() < std::time::Duration::from_secs(600));
+    for _ in 0..2 {
+        store.discard(&found[0]).await.unwrap();
+    }
+    assert!(!left.exists() && dir.path().join("prod/.tmp-1").exists());
+    for key in ["prod/snapshots/one/db", "prod/../.tmp-1", ".tmp-1/../../x", "prod/snapshots/one/.tmp-/x"] {
+        let wrong = Unfinished { key: key.to_owned(), ..found[0].clone() };
+        assert!(store.discard(&wrong).await.is_err(), "{key}");
+    }
+    assert_eq!(store.list("").await.unwrap().len(), 1);
+    assert!(store.unfinished("nothing/here/").await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

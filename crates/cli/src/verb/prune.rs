@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use vault::repository::Catalog;
 use vault::retention::{Decision, Verdict};
+use vault::store::Unfinished;
 
 use super::list::age;
 use crate::args::{GlobalArgs, RepositoryArgs};
@@ -208,6 +209,10 @@ fn table(plan: &Plan, catalog: &Catalog) -> String {
         let why = if stray.was_removed { "what a removal left" } else { "an attempt that was never completed" };
         text.push_str(&format!("remove {} object(s) of {}, {}: {why}\n", stray.objects, stray.id, size(stray.bytes)));
     }
+    if !plan.unfinished.is_empty() {
+        let bytes = plan.unfinished.iter().map(|file| file.size).fold(0, u64::saturating_add);
+        text.push_str(&format!("remove {} file(s) of writes that were cut off, {}\n", plan.unfinished.len(), size(bytes)));
+    }
     if !plan.marks.is_empty() {
         text.push_str(&format!("remove {} record(s) of old checks and runs that change nothing any more\n", plan.marks.len()));
     }
@@ -226,12 +231,13 @@ fn table(plan: &Plan, catalog: &Catalog) -> String {
 }
 
 fn done(report: &Report) -> String {
-    let bytes = report.removed.iter().chain(&report.strays).map(|removed| removed.bytes).fold(0, u64::saturating_add);
+    let sets = report.removed.iter().chain(&report.strays).map(|removed| removed.bytes);
+    let bytes = sets.chain(report.unfinished.iter().map(|file| file.size)).fold(0, u64::saturating_add);
     let mut text = format!(
         "marked {}, removed {} backup(s) and {} left-over(s), {}\n",
         report.tombstones.len(),
         report.removed.len(),
-        report.strays.len(),
+        report.strays.len() + report.unfinished.len(),
         size(bytes)
     );
     for id in &report.spared {
@@ -261,6 +267,7 @@ fn json(plan: &Plan, report: Option<&Report>) -> Value {
         let since = plan.waiting.iter().chain(&plan.removals).find(|target| target.id == decision.id).and_then(|target| target.since);
         json!({"id": decision.id, "stored": decision.stored, "kept": decision.verdict.is_kept(), "action": word, "reasons": reasons, "due_since": since})
     };
+    let unfinished = |file: &Unfinished| json!({"file": file.key, "bytes": file.size});
     let stray = |stray: &prune::Stray| json!({"id": stray.id, "objects": stray.objects, "bytes": stray.bytes});
     let done = report.map(|report| {
         let removed = |of: &[prune::Removed]| of.iter().map(|removed| json!({"id": removed.id, "bytes": removed.bytes})).collect::<Vec<_>>();
@@ -268,6 +275,7 @@ fn json(plan: &Plan, report: Option<&Report>) -> Value {
             "marked": report.tombstones,
             "removed": removed(&report.removed),
             "leftovers": removed(&report.strays),
+            "unfinished": report.unfinished.iter().map(unfinished).collect::<Vec<_>>(),
             "records": report.marks,
             "spared": report.spared,
             "refused": report.refused.iter().map(|refused| json!({"id": refused.id, "listed": refused.is_listed, "why": refused.why})).collect::<Vec<_>>(),
@@ -280,6 +288,7 @@ fn json(plan: &Plan, report: Option<&Report>) -> Value {
         "hold": plan.hold,
         "backups": plan.decisions.of.iter().rev().map(backup).collect::<Vec<_>>(),
         "leftovers": plan.strays.iter().map(stray).collect::<Vec<_>>(),
+        "unfinished": plan.unfinished.iter().map(unfinished).collect::<Vec<_>>(),
         "records": plan.marks,
         "bytes": plan.bytes(),
         "done": done,

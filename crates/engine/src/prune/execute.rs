@@ -8,7 +8,7 @@ use vault::key::{self, Key, SnapshotObject};
 use vault::mark::{Statement, Tombstone};
 use vault::name::MarkId;
 use vault::repository::Catalog;
-use vault::store::{Store, StoreError};
+use vault::store::{Store, StoreError, Unfinished};
 
 use super::Prepared;
 use super::plan::{Plan, Stray, Target, plan};
@@ -59,6 +59,8 @@ pub struct Report {
     pub removed: Vec<Removed>,
     /// Data without a manifest that was removed.
     pub strays: Vec<Removed>,
+    /// Files of writes that were cut off that were removed.
+    pub unfinished: Vec<Unfinished>,
     /// Records that were removed.
     pub marks: Vec<MarkId>,
     /// Backups that were to be removed and stay, because of what was found right before.
@@ -78,6 +80,7 @@ impl Report {
             tombstones: Vec::new(),
             removed: Vec::new(),
             strays: Vec::new(),
+            unfinished: Vec::new(),
             marks: Vec::new(),
             spared: Vec::new(),
             refused: Vec::new(),
@@ -136,6 +139,7 @@ impl<'a> Run<'a> {
             tombstones: Vec::new(),
             removed: Vec::new(),
             strays: Vec::new(),
+            unfinished: Vec::new(),
             marks: Vec::new(),
             spared: Vec::new(),
             refused: Vec::new(),
@@ -167,7 +171,20 @@ impl<'a> Run<'a> {
                 self.sweep(&stray).await?;
             }
         }
+        self.discard().await?;
         self.forget().await
+    }
+
+    /// Removes the files of writes that were cut off. They are part of no backup, so nothing can be said for them.
+    async fn discard(&mut self) -> Outcome<()> {
+        for file in &self.prepared.plan.unfinished {
+            match self.store().discard(file).await {
+                Ok(()) => self.report.unfinished.push(file.clone()),
+                Err(StoreError::Denied { .. }) => return Ok(()),
+                Err(error) => return Err(wrong("what a write left that was cut off cannot be removed", &error)),
+            }
+        }
+        Ok(())
     }
 
     fn store(&self) -> &dyn Store {

@@ -21,6 +21,7 @@ mod superseded;
 mod tests;
 
 use jiff::Timestamp;
+use vault::key;
 use vault::name::ClusterName;
 use vault::repository::{Catalog, Repository};
 use vault::retention::Policy;
@@ -101,6 +102,11 @@ pub async fn prepare(request: &Request, now: Timestamp) -> Outcome<Prepared> {
     let signing: Option<SigningKey> = request.signing_key.as_deref().map(place::signing_key).transpose()?;
     let found = select::load(&request.place, request.cluster.as_ref()).await?;
     let pruner = Pruner::new(found.repository.signers(), signing, request.state.as_deref(), request.dry_run)?;
-    let plan = plan(&found.catalog, &request.policy, &pruner, now)?;
+    let mut plan = plan(&found.catalog, &request.policy, &pruner, now)?;
+    if plan.hold.is_none() {
+        let left = found.repository.store().unfinished(&key::snapshots_prefix(&plan.cluster)).await;
+        let left = left.map_err(|error| place::failure(&request.place, "the repository cannot be listed", &error.into()))?;
+        plan.unfinished = plan::abandoned(left, &plan.cluster, now);
+    }
     Ok(Prepared { place: request.place.clone(), repository: found.repository, catalog: found.catalog, pruner, plan })
 }

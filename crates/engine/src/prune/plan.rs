@@ -10,6 +10,7 @@ use vault::name::{ClusterName, MarkId};
 use vault::repository::{Catalog, MarkEntry, ProblemKind};
 use vault::retention::{self, Clock, Decisions, Expiry, Policy, Verdict, View};
 use vault::sign::Status;
+use vault::store::Unfinished;
 
 use super::pruner::Pruner;
 use super::superseded::superseded;
@@ -61,6 +62,8 @@ pub struct Plan {
     pub removals: Vec<Target>,
     /// Data without a manifest that nobody will complete: removed.
     pub strays: Vec<Stray>,
+    /// Files of writes that were cut off long ago, which only some stores keep: removed.
+    pub unfinished: Vec<Unfinished>,
     /// Records that change nothing any more: removed.
     pub marks: Vec<MarkId>,
     /// Why nothing at all is done, whatever is due.
@@ -77,14 +80,15 @@ impl Plan {
     /// Whether something is to be removed, now.
     #[must_use]
     pub fn removes(&self) -> bool {
-        !(self.removals.is_empty() && self.strays.is_empty() && self.marks.is_empty())
+        !(self.removals.is_empty() && self.strays.is_empty() && self.unfinished.is_empty() && self.marks.is_empty())
     }
 
     /// Bytes that are to be removed.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let sets = self.removals.iter().map(|target| target.stored);
-        sets.chain(self.strays.iter().map(|stray| stray.bytes)).fold(0, u64::saturating_add)
+        let files = self.unfinished.iter().map(|file| file.size);
+        sets.chain(self.strays.iter().map(|stray| stray.bytes)).chain(files).fold(0, u64::saturating_add)
     }
 }
 
@@ -104,6 +108,7 @@ pub fn plan(catalog: &Catalog, policy: &Policy, pruner: &Pruner, now: Timestamp)
         waiting: Vec::new(),
         removals: Vec::new(),
         strays: Vec::new(),
+        unfinished: Vec::new(),
         marks: Vec::new(),
         hold,
         decisions,
@@ -157,6 +162,18 @@ fn told_since(catalog: &Catalog, pruner: &Pruner, id: BackupId, now: Timestamp) 
     });
     let lasts = |due: &Timestamp| *due <= now && now.duration_since(*due) <= TOMBSTONE_LASTS;
     own.filter(|due| lasts(due) && newest_word.is_none_or(|word| *due > word)).min()
+}
+
+/// Of the files that writes left, those that nobody writes to any more: of an attempt older than [`STRAY_AFTER`] by its id, and not touched for as long,
+/// for a copy writes under old ids too.
+pub(super) fn abandoned(found: Vec<Unfinished>, cluster: &ClusterName, now: Timestamp) -> Vec<Unfinished> {
+    let prefix = key::snapshots_prefix(cluster);
+    let is_old = |moment: Timestamp| now.duration_since(moment) >= STRAY_AFTER;
+    let is_abandoned = |file: &Unfinished| {
+        let id = file.key.strip_prefix(&prefix).and_then(|rest| rest.split('/').next()).and_then(|id| id.parse::<BackupId>().ok());
+        id.is_some_and(|id| is_old(id.start())) && Timestamp::try_from(file.changed).is_ok_and(is_old)
+    };
+    found.into_iter().filter(is_abandoned).collect()
 }
 
 /// Data without a manifest that no writer will complete: older than [`STRAY_AFTER`] by its id, or what an own removal left.

@@ -15,9 +15,9 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use disk::{Dir, File};
+use disk::{Dir, File, Stat};
 
-use super::{ObjectInfo, Store, StoreError, Upload, keys, settle};
+use super::{ObjectInfo, Store, StoreError, Unfinished, Upload, keys, settle};
 use tree::{OBJECT_MODE, Tree, etag, io_error};
 
 /// A repository in a directory.
@@ -111,8 +111,12 @@ fn replace(tree: &Tree, key: &str, bytes: &[u8], expected: Option<&str>) -> Resu
 
 fn written_at(tree: &Tree, key: &str) -> Result<Option<SystemTime>, StoreError> {
     let stat = tree.open_object(key)?.stat().map_err(|error| io_error(key, &error))?;
+    Ok(changed(&stat))
+}
+
+fn changed(stat: &Stat) -> Option<SystemTime> {
     let since = u64::try_from(stat.modified_ns / 1_000_000).ok().map(Duration::from_millis);
-    Ok(since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)))
+    since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since))
 }
 
 #[async_trait]
@@ -185,6 +189,16 @@ impl Store for FileStore {
         keys::check(key)?;
         let key = key.to_owned();
         self.run(move |tree| written_at(tree, &key)).await
+    }
+
+    async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, StoreError> {
+        let prefix = keys::check_prefix(prefix)?.to_owned();
+        self.run(move |tree| tree.unfinished(&prefix)).await
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
+        let key = unfinished.key.clone();
+        self.run(move |tree| tree.discard(&key)).await
     }
 }
 

@@ -112,6 +112,17 @@ pub enum StoreError {
     },
 }
 
+/// What a write that was cut off left behind. It is no object: no listing shows it, and no read finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where it lies, written as a key would be; for [`Store::discard`] and for people.
+    pub key: String,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was written to last, by the clock of whoever holds the files.
+    pub changed: SystemTime,
+}
+
 /// One object being written in order, of a size not known beforehand.
 ///
 /// Nothing is visible under the key before [`Upload::complete`] returns `Ok`. Dropping an upload without completing it leaves nothing visible;
@@ -173,6 +184,17 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// decision about the object.
     async fn written_at(&self, _key: &str) -> Result<Option<SystemTime>, StoreError> {
         Ok(None)
+    }
+
+    /// What writes below `prefix` left that are under way or were cut off, where the store can tell: `file://` does. Buckets drop theirs by a rule of their
+    /// own.
+    async fn unfinished(&self, _prefix: &str) -> Result<Vec<Unfinished>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Removes what [`Store::unfinished`] showed. A write that is still under way fails then. One that is gone is success.
+    async fn discard(&self, _unfinished: &Unfinished) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use disk::{Dir, Entry, File, Kind, Stat};
+use disk::{Dir, Entry, File, Kind, Stat, TEMP_PREFIX};
 
 use super::super::keys::{is_key, is_part};
 use super::super::limits::{ATTEMPTS, LOCK_PATIENCE, MAX_KEY_PARTS, MAX_LISTED};
-use super::super::{ObjectInfo, StoreError};
-use super::temp_file;
+use super::super::{ObjectInfo, StoreError, Unfinished};
+use super::{changed, temp_file};
 
 /// Permission bits of directories: whoever writes backups, and nobody else.
 pub(super) const DIR_MODE: u32 = 0o700;
@@ -238,6 +238,28 @@ impl Tree {
         Ok((objects, below))
     }
 
+    /// Temporary files below a prefix: of writes under way, or left by a crash.
+    pub(super) fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, StoreError> {
+        let mut found = Vec::new();
+        if let Some(dir) = self.open_listed(prefix)? {
+            unfinished_below(&dir, prefix, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Removes a temporary file, and the directories that are empty without it.
+    pub(super) fn discard(&self, key: &str) -> Result<(), StoreError> {
+        let (above, name) = split(key);
+        if !name.starts_with(TEMP_PREFIX) || name.contains('/') || !is_key(above) {
+            return Err(StoreError::Other { key: key.to_owned(), detail: "it is no temporary file".to_owned() });
+        }
+        let removed = self.open_dir(key, above).and_then(|dir| dir.remove_file(name).map_err(|error| io_error(key, &error)));
+        match removed {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            other => other.and_then(|()| self.prune(key)),
+        }
+    }
+
     fn open_listed(&self, prefix: &str) -> Result<Option<Dir>, StoreError> {
         match self.open_dir(prefix, prefix) {
             Err(StoreError::NotFound { .. }) => Ok(None),
@@ -293,6 +315,24 @@ fn list_below(dir: &Dir, prefix: &str, found: &mut Vec<ObjectInfo>) -> Result<()
         }
         if found.len() > MAX_LISTED {
             return Err(StoreError::Corrupt { key: prefix.to_owned(), detail: format!("more than {MAX_LISTED} objects") });
+        }
+    }
+    Ok(())
+}
+
+/// As [`list_below`].
+fn unfinished_below(dir: &Dir, prefix: &str, found: &mut Vec<Unfinished>) -> Result<(), StoreError> {
+    for Entry { name, kind } in dir.entries().map_err(|error| io_error(prefix, &error))? {
+        let Some(name) = name.to_str().filter(|name| kind == Kind::File && name.starts_with(TEMP_PREFIX)) else { continue };
+        // It may have been completed, or given up, since the directory was read.
+        let Ok(stat) = dir.stat(name) else { continue };
+        let Some(changed) = changed(&stat) else { continue };
+        found.push(Unfinished { key: format!("{prefix}/{name}"), size: stat.size, changed });
+    }
+    for listed in entries(dir, prefix)? {
+        match listed {
+            Listed::Dir(key, dir) if found.len() < MAX_LISTED => unfinished_below(&dir, &key, found)?,
+            _ => {}
         }
     }
     Ok(())
