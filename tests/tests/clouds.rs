@@ -76,6 +76,10 @@ fn the_job(place: &Place, url: &str, flags: &[String], version: EtcdVersion) {
     let again = EtcdCluster::boot(version, plan, Options::default().token("again"));
     block_on(async { before.assert_same_live(&dump_all(&again.client(0).await).await) });
 
+    // An empty container names no authority; what is built in is trusted then.
+    let bare = place.cmd(&["list"]).env("SSL_CERT_FILE", "/nowhere/ca.pem").env("SSL_CERT_DIR", "/nowhere");
+    assert!(bare.run().ok().out().contains("prod"));
+
     // The kit leads there too, given the credentials.
     let kit = std::fs::read_to_string(place.path("kit.txt")).unwrap();
     let line = kit.lines().find(|line| line.trim().starts_with("lifeboat list ")).unwrap();

@@ -7,6 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Certificate, Client, Response, StatusCode};
 use url::Url;
+use vault::store::authorities;
 
 use super::{Trouble, address, chain, cut};
 use crate::limits::{ANSWER_MOST, ANSWER_SHOWN, CERTIFICATES_MOST, DIAL_WITHIN, REDIRECTS_MOST, TELL_WITHIN};
@@ -83,15 +84,15 @@ impl Post {
             .connect_timeout(DIAL_WITHIN)
             .referer(false)
             .redirect(Policy::custom(within_one_host));
-        if self.url.scheme() == "http" {
-            // A machine without any certificates can still be told something in the clear.
-            builder = builder.tls_certs_only([]);
-        } else if let Some(file) = &self.ca_file {
+        let built_in = authorities::built_in();
+        let mut certificates: Vec<Certificate> = built_in.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+        if let Some(file) = &self.ca_file {
             let text = address::bounded(file, CERTIFICATES_MOST).map_err(Trouble::lasting)?;
-            let certificates = Certificate::from_pem_bundle(text.as_bytes())
+            let named = Certificate::from_pem_bundle(text.as_bytes())
                 .map_err(|_| Trouble::lasting(format!("{}: no certificates", file.display())))?;
-            builder = builder.tls_certs_merge(certificates);
+            certificates.extend(named);
         }
+        builder = if built_in.is_empty() { builder.tls_certs_merge(certificates) } else { builder.tls_certs_only(certificates) };
         builder.build().map_err(|error| Trouble::lasting(format!("no request can be made: {}", chain(&error.without_url()))))
     }
 

@@ -6,11 +6,12 @@ use engine::config::Smtp;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use secrecy::ExposeSecret;
 use url::Url;
+use vault::store::authorities;
 
 use super::{Message, Trouble, address, chain, cut};
 use crate::limits::{ANSWER_SHOWN, CERTIFICATES_MOST, TELL_WITHIN};
@@ -71,6 +72,13 @@ fn server(text: &str) -> Result<(Secrecy, String, u16), String> {
 
 fn parameters(smtp: &Smtp, host: &str) -> Result<TlsParameters, String> {
     let mut builder = TlsParameters::builder(host.to_owned());
+    let built_in = authorities::built_in();
+    if !built_in.is_empty() {
+        builder = builder.certificate_store(CertificateStore::None);
+        for certificate in built_in.iter().filter_map(|der| Certificate::from_der(der.to_vec()).ok()) {
+            builder = builder.add_root_certificate(certificate);
+        }
+    }
     if let Some(file) = &smtp.ca_file {
         let text = address::bounded(file, CERTIFICATES_MOST)?;
         let certificate = Certificate::from_pem(text.as_bytes()).map_err(|_| format!("{}: no certificates", file.display()))?;

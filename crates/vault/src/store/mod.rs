@@ -3,6 +3,7 @@
 //! Keys are relative to the repository's root, use `/` between parts, never begin with one, and consist of parts that match
 //! `[A-Za-z0-9][A-Za-z0-9._-]*` without `..`. An implementation refuses any other key before it touches the store.
 
+pub mod authorities;
 mod azure;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use object_store::multipart::MultipartStore;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
+use super::super::authorities;
 use super::super::limits::{
     ATTEMPTS, CONNECT_TIMEOUT, MAX_SETTINGS_FILE, PART_TIMEOUT, READ_STALL, RETRY_BUDGET, RETRY_PAUSE, RETRY_PAUSE_MAX, SMALL_TIMEOUT,
     SMALL_WRITE,
@@ -63,25 +64,31 @@ fn retry() -> RetryConfig {
 pub(in super::super) struct Transport {
     allow_http: bool,
     certificates: Vec<Certificate>,
+    /// The machine has none, and no client is made that asks for them.
+    no_system: bool,
 }
 
 impl Transport {
-    /// Plain HTTP is for an endpoint that was named with `http://`; `ca_file` holds certificates (PEM) to trust beside the system's.
+    /// Plain HTTP is for an endpoint that was named with `http://`; `ca_file` holds certificates (PEM) to trust beside the
+    /// system's, or beside those built in where the system has none.
     ///
     /// # Errors
     /// A file that cannot be read, in words.
     pub(in super::super) fn new(endpoint: Option<&str>, ca_file: Option<&Path>) -> Result<Self, String> {
-        let certificates = match ca_file {
+        let mut certificates = match ca_file {
             None => Vec::new(),
             Some(path) => {
                 Certificate::from_pem_bundle(read_small(path)?.as_bytes()).map_err(|error| format!("{}: {error}", path.display()))?
             }
         };
-        Ok(Self { allow_http: endpoint.is_some_and(is_plain), certificates })
+        let built_in = authorities::built_in();
+        certificates.extend(built_in.iter().filter_map(|der| Certificate::from_der(der).ok()));
+        Ok(Self { allow_http: endpoint.is_some_and(is_plain), no_system: !built_in.is_empty(), certificates })
     }
 
     fn base(&self) -> ClientOptions {
         let mut options = ClientOptions::new().with_connect_timeout(CONNECT_TIMEOUT).with_allow_http(self.allow_http);
+        options = options.with_no_system_certificates(self.no_system);
         for certificate in &self.certificates {
             options = options.with_root_certificate(certificate.clone());
         }
