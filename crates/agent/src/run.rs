@@ -1,7 +1,6 @@
 //! The agent as a whole: every cluster of the configuration is tended and watched, until a signal ends it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +16,9 @@ use tokio::time::{interval, timeout};
 use vault::name::ClusterName;
 
 use crate::observed::Observed;
-use crate::tend::{Shared, stop_within, tend};
+use crate::tend::{Shared, tend};
 use crate::{Say, serve, tell, watch as members};
 
-/// Where `/metrics` is served where nothing says otherwise.
-const LISTEN: &str = "127.0.0.1:9790";
 /// How many clusters are worked on at once where nothing says otherwise.
 const PARALLEL: usize = 2;
 /// How often the service manager is told that all is well, where it does not ask for it.
@@ -62,8 +59,8 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     }
     let mut signals = Signals::listen()?;
     let observed = Arc::new(Observed::default());
-    let address = address(&options.config)?;
-    let listener = match address {
+    let own = options.config.agent.clone().unwrap_or_default();
+    let listener = match own.address()? {
         Some(address) => Some(serve::listen(address).await?),
         None => None,
     };
@@ -74,7 +71,7 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     });
     let (stop, stopping) = watch::channel(false);
     let (change, changes) = watch::channel(Arc::new(options.config.clone()));
-    let parallel = options.config.agent.as_ref().and_then(|agent| agent.parallel).unwrap_or(PARALLEL);
+    let parallel = own.parallel.unwrap_or(PARALLEL);
     let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say), tie: options.tie.clone() };
     let telling = tokio::spawn(tell::tell(Arc::clone(&shared.observed), changes.clone(), Arc::clone(&say)));
     let mut pairs = BTreeMap::new();
@@ -99,7 +96,7 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
         }
     }
     tell_manager(&[NotifyState::Stopping]);
-    let limit = stop_within(&change.borrow());
+    let limit = change.borrow().agent.clone().unwrap_or_default().stop_within();
     stop.send_replace(true);
     end(pairs, limit, &mut signals, &say).await;
     telling.abort();
@@ -115,15 +112,6 @@ impl Signals {
         let on = |kind| signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened to: {error}")));
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())?, hang_up: on(SignalKind::hangup())? })
     }
-}
-
-/// Where to listen; nowhere where the configuration says `off`.
-fn address(config: &Config) -> Outcome<Option<SocketAddr>> {
-    let named = config.agent.as_ref().and_then(|agent| agent.listen.as_deref()).unwrap_or(LISTEN);
-    if named == "off" {
-        return Ok(None);
-    }
-    named.parse().map(Some).map_err(|error| Failure::usage(format!("agent.listen: '{named}': {error}")))
 }
 
 /// Without a service manager nobody hears it, which is no error.

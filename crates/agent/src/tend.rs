@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::config::{self, Config, Event, Policy};
+use engine::config::{Config, Event, Policy};
 use engine::lease::{Holder, Mode};
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
@@ -503,11 +503,4 @@ fn last_checks(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>) {
         }
     }
     (verify, drill)
-}
-
-/// How long work under way may go on when the agent ends.
-pub(crate) fn stop_within(config: &Config) -> Duration {
-    const STOP_WITHIN: Duration = Duration::from_secs(60);
-    let named = config.agent.as_ref().and_then(|agent| agent.stop_within.as_deref());
-    named.and_then(|text| config::duration(text).ok()).unwrap_or(STOP_WITHIN)
 }

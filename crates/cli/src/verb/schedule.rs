@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::config::{Config, Policy};
+use engine::next::line;
 use engine::schedule::{Distribution, Files, Kind, Request, files};
 use engine::{Code, Failure, Outcome};
 use serde_json::json;
@@ -107,13 +108,16 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         distribution: args.distribution.distribution(),
         image: args.image,
         namespace: args.namespace,
+        agent: config.agent.clone().unwrap_or_default(),
     })?;
     if args.install {
         return install(global.format(), &made, &args.root);
     }
     match global.format() {
         Format::Table | Format::Simple => output::print(&printed(&made)),
-        format => output::value(format, "lifeboat.schedule/1", json!({"files": described(&made), "then": made.then, "installed": false}))?,
+        format => {
+            output::value(format, "lifeboat.schedule/1", json!({"files": described(&made), "then": then(&made), "installed": false}))?;
+        }
     }
     Ok(Code::Ok)
 }
@@ -141,8 +145,18 @@ fn printed(made: &Files) -> String {
         text.push_str(&file.text);
         text.push('\n');
     }
-    made.then.iter().for_each(|command| text.push_str(&format!("# then: {command}\n")));
+    then(made).iter().for_each(|command| text.push_str(&format!("# then: {command}\n")));
     text
+}
+
+/// What is to be run next. What is applied to a cluster comes from this very command.
+fn then(made: &Files) -> Vec<String> {
+    if made.files.iter().any(|file| file.path.is_some()) {
+        return made.then.clone();
+    }
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let own = line(["lifeboat".to_owned()].into_iter().chain(words));
+    made.then.iter().map(|command| format!("{own} | {command}")).collect()
 }
 
 fn described(made: &Files) -> serde_json::Value {
@@ -154,7 +168,7 @@ fn install(format: Format, made: &Files, root: &Path) -> Outcome<Code> {
     for file in &made.files {
         let Some(path) = &file.path else {
             return Err(Failure::usage("a manifest of Kubernetes is applied, not installed")
-                .cause("without --install it is printed: lifeboat schedule … | kubectl apply -f -")
+                .cause("without --install it is printed, for kubectl apply -f -")
                 .again_without("--install"));
         };
         let path = root.join(path.strip_prefix("/").unwrap_or(path));

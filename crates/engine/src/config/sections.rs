@@ -1,6 +1,7 @@
 //! The sections that `defaults` and every cluster may have. A section named in a cluster replaces the one of `defaults` whole.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,11 @@ use crate::failure::{Failure, Outcome};
 const HOOK_WITHIN: Duration = Duration::from_secs(60);
 /// How long the window for defragmentations is open where nothing says otherwise.
 const DEFRAG_WINDOW: Duration = Duration::from_secs(3_600);
+
+/// Where the agent listens where nothing says otherwise.
+const LISTEN: &str = "127.0.0.1:9790";
+/// How long work under way may go on when the agent ends where nothing says otherwise.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 /// When backups are taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -359,10 +365,26 @@ impl Hooks {
 }
 
 impl Agent {
-    pub(super) fn check(&self) -> Outcome<()> {
-        if let Some(listen) = self.listen.as_ref().filter(|listen| *listen != "off") {
-            listen.parse::<std::net::SocketAddr>().map_err(|error| Failure::usage(format!("listen: '{listen}': {error}")))?;
+    /// Where it listens; none where that is `off`.
+    ///
+    /// # Errors
+    /// A usage failure for what is no address with a port.
+    pub fn address(&self) -> Outcome<Option<SocketAddr>> {
+        let named = self.listen.as_deref().unwrap_or(LISTEN);
+        if named == "off" {
+            return Ok(None);
         }
+        named.parse().map(Some).map_err(|error| Failure::usage(format!("listen: '{named}': {error}")))
+    }
+
+    /// How long work under way may go on when it ends.
+    #[must_use]
+    pub fn stop_within(&self) -> Duration {
+        self.stop_within.as_deref().and_then(|text| duration(text).ok()).unwrap_or(STOP_WITHIN)
+    }
+
+    pub(super) fn check(&self) -> Outcome<()> {
+        self.address()?;
         if self.parallel == Some(0) {
             return Err(Failure::usage("parallel: at least 1"));
         }

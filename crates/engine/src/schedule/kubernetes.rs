@@ -1,5 +1,7 @@
 //! Manifests of Kubernetes: a CronJob, or the agent as a Deployment, on the nodes that have what a backup needs.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use super::{Files, Planned, Request, five_fields};
 use crate::failure::Outcome;
 
@@ -26,8 +28,37 @@ impl Distribution {
     }
 }
 
-/// `kubectl apply -f` of what was printed.
-const APPLY: &str = "lifeboat schedule … | kubectl apply -f -";
+/// Puts in force what it reads.
+const APPLY: &str = "kubectl apply -f -";
+
+/// Where an agent in a pod serves, and where from it can be asked.
+struct Served {
+    /// The port.
+    port: u16,
+    /// The address that probes ask; none for the pod's own.
+    host: Option<IpAddr>,
+    /// What the agent has to be told beyond its configuration.
+    told: Option<SocketAddr>,
+}
+
+impl Served {
+    /// In the host's network loopback is the host's, and kubelet is there too. In a network of its own nobody else reaches it.
+    fn of(request: &Request) -> Outcome<Option<Self>> {
+        let Some(address) = request.agent.address()? else { return Ok(None) };
+        let is_ours = address.ip().is_loopback();
+        let is_hosts = request.distribution.host_path().is_some();
+        Ok(Some(Self {
+            port: address.port(),
+            host: Some(address.ip()).filter(|ip| is_hosts && !ip.is_unspecified()),
+            told: (is_ours && !is_hosts).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()))),
+        }))
+    }
+
+    fn probe(&self, path: &str) -> String {
+        let host = self.host.map(|host| format!(", host: \"{host}\"")).unwrap_or_default();
+        format!("{{httpGet: {{path: {path}, port: {}{host}}}, periodSeconds: 30, timeoutSeconds: 5}}", self.port)
+    }
+}
 
 pub(super) fn cron_job(request: &Request) -> Outcome<Files> {
     let fields = five_fields(&request.backup)?;
@@ -46,19 +77,25 @@ pub(super) fn cron_job(request: &Request) -> Outcome<Files> {
          # Not tried again: 2 is a wrong configuration, 3 a backup that was committed with warnings (the job shows as failed all the same: look).\n      podFailurePolicy:\n        rules:\n          - action: FailJob\n            onExitCodes: {{containerName: lifeboat, operator: In, values: [2, 3]}}\n      template:\n        spec:\n          restartPolicy: Never\n{}",
         service_account(request),
         request.namespace,
-        pod(request, 10, &arguments)
+        pod(request, 10, &arguments, None)
     );
     Ok(Files { files: vec![Planned { path: None, text }], then: vec![APPLY.to_owned()] })
 }
 
-pub(super) fn deployment(request: &Request) -> Files {
+pub(super) fn deployment(request: &Request) -> Outcome<Files> {
+    let served = Served::of(request)?;
+    let mut arguments = "\"agent\", \"--config\", \"/etc/lifeboat/lifeboat.yaml\"".to_owned();
+    if let Some(address) = served.as_ref().and_then(|served| served.told) {
+        arguments.push_str(&format!(", \"--listen\", \"{address}\""));
+    }
     let text = format!(
-        "{}apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: lifeboat-agent\n  namespace: {}\nspec:\n  replicas: 1\n  strategy: {{type: Recreate}}\n  selector:\n    matchLabels: {{app.kubernetes.io/name: lifeboat-agent}}\n  template:\n    metadata:\n      labels: {{app.kubernetes.io/name: lifeboat-agent}}\n    spec:\n{}",
+        "{}apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: lifeboat-agent\n  namespace: {}\nspec:\n  replicas: 1\n  strategy: {{type: Recreate}}\n  selector:\n    matchLabels: {{app.kubernetes.io/name: lifeboat-agent}}\n  template:\n    metadata:\n      labels: {{app.kubernetes.io/name: lifeboat-agent}}\n    spec:\n      # Longer than agent.stop_within.\n      terminationGracePeriodSeconds: {}\n{}",
         service_account(request),
         request.namespace,
-        pod(request, 6, "\"agent\", \"--config\", \"/etc/lifeboat/lifeboat.yaml\"")
+        request.stop_seconds(),
+        pod(request, 6, &arguments, served.as_ref())
     );
-    Files { files: vec![Planned { path: None, text }], then: vec![APPLY.to_owned()] }
+    Ok(Files { files: vec![Planned { path: None, text }], then: vec![APPLY.to_owned()] })
 }
 
 /// Talos gives a talosconfig to who asks by this object, where the machine configs allow it.
@@ -73,7 +110,7 @@ fn service_account(request: &Request) -> String {
 }
 
 /// The pod's own part, indented by so many blanks.
-fn pod(request: &Request, indent: usize, arguments: &str) -> String {
+fn pod(request: &Request, indent: usize, arguments: &str, served: Option<&Served>) -> String {
     let mut lines: Vec<String> = Vec::new();
     let mut line = |text: &str| lines.push(text.to_owned());
     if let Some(path) = request.distribution.host_path() {
@@ -93,7 +130,7 @@ fn pod(request: &Request, indent: usize, arguments: &str) -> String {
         line("  - {key: node-role.kubernetes.io/control-plane, operator: Exists, effect: NoSchedule}");
         line("  - {key: node-role.kubernetes.io/etcd, operator: Exists, effect: NoExecute}");
         line("containers:");
-        container(request, arguments, &mut line);
+        container(request, arguments, served, &mut line);
         line(&format!("    - {{name: etcd, mountPath: {path}, readOnly: true}}"));
         line("volumes:");
         volumes(&mut line);
@@ -102,7 +139,7 @@ fn pod(request: &Request, indent: usize, arguments: &str) -> String {
         line("# The Secrets' files are root's; this group may read them.");
         line("securityContext: {fsGroup: 65532}");
         line("containers:");
-        container(request, arguments, &mut line);
+        container(request, arguments, served, &mut line);
         line("    - {name: talos, mountPath: /var/run/secrets/talos.dev, readOnly: true}");
         line("volumes:");
         volumes(&mut line);
@@ -112,7 +149,7 @@ fn pod(request: &Request, indent: usize, arguments: &str) -> String {
     lines.iter().flat_map(|text| text.lines()).map(|text| format!("{blanks}{text}\n")).collect()
 }
 
-fn container(request: &Request, arguments: &str, line: &mut impl FnMut(&str)) {
+fn container(request: &Request, arguments: &str, served: Option<&Served>, line: &mut impl FnMut(&str)) {
     // Certificates of the host belong to root.
     let user = if request.distribution.host_path().is_some() { 0 } else { 65_532 };
     line("- name: lifeboat");
@@ -124,6 +161,12 @@ fn container(request: &Request, arguments: &str, line: &mut impl FnMut(&str)) {
     line("    allowPrivilegeEscalation: false");
     line("    capabilities: {drop: [\"ALL\"]}");
     line("    seccompProfile: {type: RuntimeDefault}");
+    if let Some(served) = served {
+        line(&format!("  ports: [{{name: metrics, containerPort: {}}}]", served.port));
+        line(&format!("  livenessProbe: {}", served.probe("/healthz")));
+        line("  # Not ready: a cluster is not protected, or was not looked at yet.");
+        line(&format!("  readinessProbe: {}", served.probe("/readyz")));
+    }
     line("  resources:");
     line("    requests: {cpu: 50m, memory: 64Mi}");
     line("    limits: {memory: 512Mi}");
@@ -143,9 +186,34 @@ mod tests {
     use super::super::tests::request;
     use super::super::{Kind, Request, files};
     use super::Distribution;
+    use crate::config::Agent;
 
     fn parsed(text: &str) -> Vec<serde_json::Value> {
         text.split("\n---\n").map(|document| serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}\n{text}"))).collect()
+    }
+
+    #[test]
+    fn an_agent_in_a_pod_is_asked_where_it_listens() {
+        let container = |distribution, listen: Option<&str>| {
+            let agent = Agent { listen: listen.map(str::to_owned), stop_within: Some("5m".to_owned()), ..Agent::default() };
+            let made = files(&Request { distribution, agent, ..request(Kind::Deployment) }).unwrap();
+            let spec = parsed(&made.files[0].text).pop().unwrap()["spec"]["template"]["spec"].clone();
+            assert_eq!(spec["terminationGracePeriodSeconds"], 360, "longer than it may take");
+            spec["containers"][0].clone()
+        };
+        let asked = |container: &serde_json::Value| {
+            let get = &container["livenessProbe"]["httpGet"];
+            assert_eq!(get["port"], container["ports"][0]["containerPort"]);
+            assert_eq!((&get["path"], &container["readinessProbe"]["httpGet"]["path"]), (&"/healthz".into(), &"/readyz".into()));
+            (get["host"].as_str().map(str::to_owned), get["port"].as_u64(), container["args"].as_array().unwrap().len())
+        };
+        let (hosts, own) = (Distribution::Kubeadm, Distribution::Talos);
+        assert_eq!(asked(&container(hosts, None)), (Some("127.0.0.1".to_owned()), Some(9790), 3));
+        assert_eq!(asked(&container(hosts, Some("0.0.0.0:1234"))), (None, Some(1234), 3));
+        assert_eq!(asked(&container(own, Some("[::]:1234"))), (None, Some(1234), 3));
+        let told = container(own, None);
+        assert_eq!((asked(&told), &told["args"][4]), ((None, Some(9790), 5), &"0.0.0.0:9790".into()), "nobody reaches its loopback");
+        assert!(container(own, Some("off"))["livenessProbe"].is_null());
     }
 
     #[test]

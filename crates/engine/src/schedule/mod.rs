@@ -5,14 +5,18 @@ mod kubernetes;
 mod systemd;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vault::name::ClusterName;
 
 pub use calendar::{NoCalendar, on_calendar};
 pub use kubernetes::Distribution;
 
-use crate::config::Backup;
+use crate::config::{Agent, Backup};
 use crate::failure::{Failure, Outcome};
+
+/// What an agent that ends may take beyond `agent.stop_within`: hooks that are owed, a lease that is given back.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
 
 /// How Lifeboat is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,15 @@ pub struct Request {
     pub image: String,
     /// The namespace.
     pub namespace: String,
+    /// The agent's own section: where it listens, and how long it may take to end.
+    pub agent: Agent,
+}
+
+impl Request {
+    /// How long whoever stops the agent waits before he kills it, in seconds: longer than it may take by itself.
+    fn stop_seconds(&self) -> u64 {
+        (self.agent.stop_within() + STOP_MARGIN).as_secs()
+    }
 }
 
 /// A file as it is to be.
@@ -66,7 +79,7 @@ pub struct Planned {
 pub struct Files {
     /// The files.
     pub files: Vec<Planned>,
-    /// What is to be run when they are there.
+    /// What is to be run when they are there. For what has no path it reads the file on its standard input.
     pub then: Vec<String>,
 }
 
@@ -83,7 +96,7 @@ pub fn files(request: &Request) -> Outcome<Files> {
         Kind::Agent => Ok(systemd::agent(request)),
         Kind::Cron => cron(request),
         Kind::CronJob => kubernetes::cron_job(request),
-        Kind::Deployment => Ok(kubernetes::deployment(request)),
+        Kind::Deployment => kubernetes::deployment(request),
     }
 }
 
@@ -160,6 +173,7 @@ mod tests {
             distribution: Distribution::Kubeadm,
             image: "registry.example/lifeboat:0.1.0".to_owned(),
             namespace: "kube-system".to_owned(),
+            agent: Agent::default(),
         }
     }
 

@@ -76,10 +76,11 @@ pub(super) fn timer(request: &Request) -> Outcome<Files> {
 pub(super) fn agent(request: &Request) -> Files {
     let service = format!(
         "# Made by `lifeboat schedule agent`.\n[Unit]\nDescription=Lifeboat: backups of etcd on schedule\nDocumentation=man:lifeboat-agent(1)\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nType=notify\nExecStart={} agent --config {}\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=10s\nWatchdogSec=5min\n# What is under way may go on for agent.stop_within.\nTimeoutStopSec=2min\n{HARDENING}{}\n\
+         [Service]\nType=notify\nExecStart={} agent --config {}\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=10s\nWatchdogSec=5min\n# What is under way may go on for agent.stop_within, and what is owed after it for a minute.\nTimeoutStopSec={}s\n{HARDENING}{}\n\
          [Install]\nWantedBy=multi-user.target\n",
         request.program.display(),
         request.config.display(),
+        request.stop_seconds(),
         writable(request)
     );
     Files {
