@@ -3,7 +3,7 @@
 //! Start here:
 //! - [`etcd_matrix!`] turns one body into a test per etcd version, and reports which ones ran;
 //! - [`EtcdCluster`] runs one or more members with TLS, authentication, quota; stops, kills, freezes and restarts them; boots restored data;
-//! - [`Lifeboat`] runs the binary under test in an environment of its own; [`Run`] runs anything else;
+//! - [`Lifeboat`] runs the binary under test in an environment of its own, [`Agent`] the agent; [`Run`] runs anything else;
 //! - [`workload`] fills a cluster as Kubernetes would; [`dump`] reads everything back for comparison;
 //! - [`TlsSet`] makes certificates, good and bad; [`S3Server`], [`CloudServer`], [`HttpProxy`] and [`Proxy`] stand for stores, good and bad, and networks.
 //!
@@ -20,6 +20,7 @@
     reason = "a panic with a message is how a test fails, and printing is how it speaks to xtask"
 )]
 
+pub mod agent;
 pub mod binary;
 pub mod care;
 pub mod clouds;
@@ -42,6 +43,7 @@ pub mod terminal;
 pub mod tls;
 pub mod workload;
 
+pub use agent::Agent;
 pub use binary::Lifeboat;
 pub use care::Care;
 pub use clouds::CloudServer;

@@ -1,13 +1,11 @@
 //! The agent: backups that happen, on real etcd, and that are missed when they do not (design promise 9).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lifeboat_tests::job::CLUSTER;
-use lifeboat_tests::{EtcdCluster, Job, Running};
+use lifeboat_tests::{Agent, EtcdCluster, Job};
 use rustix::process::Signal;
 
 /// For what comes at once on a machine that has nothing else to do.
@@ -39,60 +37,6 @@ fn cluster(name: &str, etcd: &EtcdCluster, more: &str) -> String {
     format!("  {name}: {{etcd: {{endpoints: [\"{}\"]}}{more}}}\n", etcd.endpoint(0))
 }
 
-/// An agent, and where it answers.
-struct Agent {
-    running: Running,
-    port: u16,
-}
-
-impl Agent {
-    fn start(job: &Job) -> Self {
-        let mut running =
-            job.lifeboat.cmd(["agent", "--config"]).arg(job.dir().join("lifeboat.yaml")).timeout(Duration::from_secs(600)).start();
-        running.wait_for("at once", LIMIT);
-        let said = running.stderr();
-        let port = said.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
-        assert!(lifeboat_tests::net::listens(running.process().pid(), port), "the listener is the agent's own");
-        Self { running, port }
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-
-    /// The value of a metric, by its name and labels as they are written.
-    fn metric(&self, name: &str) -> Option<f64> {
-        let (code, page) = self.get("/metrics");
-        assert!(code == 200 && page.ends_with("# EOF\n"), "{page}");
-        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-
-    fn wait(&mut self, what: &str, is_so: impl FnMut(&Self) -> bool) {
-        self.wait_within(LIMIT * 2, what, is_so);
-    }
-
-    fn wait_within(&mut self, limit: Duration, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + limit;
-        while !is_so(self) {
-            assert!(self.running.process().running(), "{what}: the agent ended\n{}", self.running.stderr());
-            assert!(Instant::now() < deadline, "{what}\n{}\n{}", self.running.stderr(), self.get("/metrics").1);
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    fn end(self) -> String {
-        let ended = self.running.signal(Signal::TERM).ok();
-        assert!(ended.err().contains("agent: ended") && ended.orphans.is_empty(), "{ended}");
-        ended.err()
-    }
-}
-
 fn backups(job: &Job, cluster: &str) -> usize {
     let listed =
         job.lifeboat.cmd(["list", "-o", "json", "--config"]).arg(job.dir().join("lifeboat.yaml")).args(["--cluster", cluster]).run().ok();
@@ -116,7 +60,7 @@ fn it_backs_up_verifies_tells_and_another_agent_goes_on_where_it_was() {
     );
     let never = status(&job, 23);
     assert_eq!((&never["state"], &never["clusters"][0]["backups"]), (&"never-ran".into(), &0.into()));
-    let mut agent = Agent::start(&job);
+    let mut agent = Agent::of(&job);
     agent.wait("a verified backup", |agent| agent.metric("lifeboat_last_proof_timestamp_seconds{cluster=\"prod\"}").is_some());
     agent.wait("a drill", |agent| agent.metric("lifeboat_last_drill_success{cluster=\"prod\"}") == Some(1.0));
     assert_eq!(agent.get("/healthz"), (200, "ok\n".to_owned()));
@@ -136,7 +80,7 @@ fn it_backs_up_verifies_tells_and_another_agent_goes_on_where_it_was() {
     drop(agent.end());
 
     // Nothing but the repository is left of the first one.
-    let mut again = Agent::start(&job);
+    let mut again = Agent::of(&job);
     again.wait("it knows the backup", |agent| agent.metric("lifeboat_store_backups{cluster=\"prod\"}") == Some(1.0));
     std::thread::sleep(Duration::from_secs(6));
     assert_eq!(again.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}"), Some(0.0), "the next one is due in hours");
@@ -149,7 +93,7 @@ fn what_fails_is_told_tried_again_and_over_when_it_is_over() {
     let Some(mut etcd) = single("fails") else { return };
     let job = Job::new();
     configure(&job, "  backup: {every: 1m, retry_window: 1s}", &cluster(CLUSTER, &etcd, ""));
-    let mut agent = Agent::start(&job);
+    let mut agent = Agent::of(&job);
     agent.wait("a backup", |agent| agent.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}") == Some(1.0));
     etcd.stop_member(0);
     agent.wait("nobody answers", |agent| agent.metric("lifeboat_etcd_reachable{cluster=\"prod\"}") == Some(0.0));
@@ -175,7 +119,7 @@ fn two_agents_on_one_cluster_take_one_backup() {
     let Some(etcd) = single("two agents") else { return };
     let job = Job::new();
     configure(&job, "  backup: {every: 6h}", &cluster(CLUSTER, &etcd, ""));
-    let mut agents = [Agent::start(&job), Agent::start(&job)];
+    let mut agents = [Agent::of(&job), Agent::of(&job)];
     for agent in &mut agents {
         agent.wait("both know it", |agent| agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}") == Some(1.0));
     }
@@ -198,7 +142,7 @@ fn a_broken_cluster_and_a_broken_store_stop_nobody() {
         cluster("unstored", &etcd, ", stores: [broken]")
     );
     configure(&job, "  backup: {every: 6h}", &clusters);
-    let mut agent = Agent::start(&job);
+    let mut agent = Agent::of(&job);
     agent.wait("the good one is protected", |agent| {
         agent.metric("lifeboat_cluster_state{cluster=\"prod\",state=\"protected\"}") == Some(1.0)
     });
@@ -218,7 +162,7 @@ fn a_new_configuration_takes_effect_and_a_wrong_one_changes_nothing() {
     let Some(etcd) = single("reload") else { return };
     let job = Job::new();
     configure(&job, "  backup: {every: 6h}", &cluster(CLUSTER, &etcd, ""));
-    let mut agent = Agent::start(&job);
+    let mut agent = Agent::of(&job);
     agent.wait("a backup", |agent| agent.metric("lifeboat_backups_succeeded_total{cluster=\"prod\"}") == Some(1.0));
     let path = configure(&job, "  backup: {every: 6h}\n  nonsense: 1", &cluster("other", &etcd, ""));
     agent.running.process().signal(Signal::HUP);
@@ -272,7 +216,7 @@ fn members_that_need_it_are_defragmented_in_their_window() {
         "  backup: {every: 6h}\n  defrag: {cron: '* * * * *', window: 1m, free_above: 8MiB}\n  alert: {db_size_above: 1KiB}",
         &cluster(CLUSTER, &etcd, ""),
     );
-    let mut agent = Agent::start(&job);
+    let mut agent = Agent::of(&job);
     agent.wait("its members are looked at", |agent| {
         agent.metric("lifeboat_health_findings{cluster=\"prod\",severity=\"alert\"}").is_some_and(|alerts| alerts >= 1.0)
     });
