@@ -52,10 +52,10 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     Ok(Code::Ok)
 }
 
-/// Newest first: by lineage, then revision, then id, as `latest` is chosen.
+/// Newest first: by the second of their ids, then revision; of one second and one revision as `latest` is chosen.
 fn newest_first(catalog: &Catalog) -> Vec<&Backup> {
     let mut backups: Vec<&Backup> = catalog.backups.iter().collect();
-    backups.sort_by_key(|backup| std::cmp::Reverse((backup.id().start(), backup.manifest.revision, backup.id())));
+    backups.sort_by_key(|backup| std::cmp::Reverse((backup.id().start(), backup.manifest.revision, backup.age_order())));
     backups
 }
 

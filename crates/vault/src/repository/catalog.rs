@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use jiff::Timestamp;
+
 use super::proof::Proof;
 use crate::backup_id::BackupId;
 use crate::canonical::DecodeError;
@@ -105,6 +107,12 @@ impl Backup {
     /// Its id.
     pub fn id(&self) -> BackupId {
         self.manifest.id
+    }
+
+    /// What orders backups by age: the second of the id, then the moment it stands for, then the id, whose end is chance.
+    #[must_use]
+    pub fn age_order(&self) -> (Timestamp, Timestamp, BackupId) {
+        (self.id().start(), self.manifest.moment(), self.id())
     }
 
     /// Why it can never be `latest`; none when it can.

@@ -151,10 +151,11 @@ impl fmt::Display for Reasons<'_> {
 }
 
 impl Catalog {
-    /// The backups that can be `latest`, the best first: the newest history, in it the highest revision, of those the newest id.
+    /// The backups that can be `latest`, the best first: the newest history, in it the highest revision, of those the newest id. Of ids of
+    /// one second the one that stands for the later moment is the newer one.
     pub fn eligible(&self) -> Vec<&Backup> {
         let mut eligible: Vec<&Backup> = self.backups.iter().filter(|backup| backup.not_latest().is_none()).collect();
-        eligible.sort_by_key(|backup| std::cmp::Reverse((backup.manifest.lineage, backup.manifest.revision, backup.id())));
+        eligible.sort_by_key(|backup| std::cmp::Reverse((backup.manifest.lineage, backup.manifest.revision, backup.age_order())));
         eligible
     }
 

@@ -433,6 +433,15 @@ async fn disputed_failed_and_rescued_backups_are_not_latest() {
     assert_eq!(bench.catalog().await.eligible().len(), 2);
 }
 
+#[tokio::test]
+async fn of_two_backups_of_one_second_the_later_one_is_latest() {
+    let bench = Bench::new().await;
+    let (first, second) = ("20261121T013000Z-zzzzz9", "20261121T013000Z-aaaaa1");
+    bench.backup(first, 100, |_| {}).await;
+    bench.backup(second, 100, |m| m.times.opening_read = m.times.opening_read.map(|at| at + jiff::SignedDuration::from_millis(300))).await;
+    assert_eq!(latest(&bench.catalog().await).as_deref(), Some(second));
+}
+
 // Naming.
 
 #[tokio::test]
