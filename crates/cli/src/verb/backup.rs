@@ -11,6 +11,7 @@ use engine::extra::Extra;
 use engine::lease::{Holder, Mode};
 use engine::limits::{GOODBYE_WITHIN, HASHKV_BUDGET, IDENTITY};
 use engine::next::line;
+use engine::stores::NamedPlace;
 use engine::{Code, Failure, Outcome};
 use serde_json::{Value, json};
 use vault::manifest::Role;
@@ -108,7 +109,7 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
     let policy = if args.prune { Some(policy(&resolved)?) } else { None };
     let request = request_of(&resolved, args)?;
     let lease = request.lease;
-    let pruning = policy.map(|policy| prune_request(&request, policy));
+    let pruning = policy.map(|policy| (prune_request(&request, policy), request.stores.clone()));
     let cluster = request.cluster.as_ref().map(ToString::to_string).unwrap_or_default();
     let hooked = Hooked::new(hooks, &cluster, &request.place.url);
     let teller = std::sync::Arc::new(Teller::new(global));
@@ -139,10 +140,16 @@ pub(crate) fn run(global: &GlobalArgs, args: VerbArgs) -> Outcome<Code> {
 }
 
 /// Prunes behind a backup; what does not go well is a warning of the report.
-fn pruned(global: &GlobalArgs, report: &mut Report, pruning: engine::prune::Request, lease: Mode) -> Option<Value> {
+fn pruned(global: &GlobalArgs, report: &mut Report, pruning: (engine::prune::Request, Vec<NamedPlace>), lease: Mode) -> Option<Value> {
     let lease = if lease == Mode::Required { Mode::Auto } else { lease };
-    let request = engine::prune::Request { cluster: Some(report.cluster.clone()), place: report.place.clone(), ..pruning };
-    let (pruned, words) = super::prune::after_backup(global, &request, lease);
+    let (pruning, places) = pruning;
+    let missing = |place: &&NamedPlace| report.stores.iter().any(|store| store.name == place.name && store.why.is_some());
+    let mut places: Vec<NamedPlace> = places.iter().filter(|place| !missing(place)).cloned().collect();
+    if places.is_empty() {
+        places.push(NamedPlace::unnamed(report.place.clone()));
+    }
+    let request = engine::prune::Request { cluster: Some(report.cluster.clone()), ..pruning };
+    let (pruned, words) = super::prune::after_backup(global, &request, &places, lease);
     report.warnings.extend(words);
     pruned
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use engine::config::Keep;
 use engine::lease::{Holder, Mode};
 use engine::prune::{self, PRUNE_GRACE, Plan, Prepared, Report, Request, Target};
+use engine::stores::NamedPlace;
 use engine::{Code, Failure, Outcome};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -112,56 +113,156 @@ pub(crate) fn keep(resolved: &Resolved, flags: &KeepArgs) -> Outcome<Keep> {
 /// Runs `lifeboat prune`.
 pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
+    let (places, _) = resolved.places(&args.repository)?;
     let request = Request {
-        place: resolved.place(&args.repository)?,
+        place: places[0].options.clone(),
         cluster: resolved.cluster.clone(),
         policy: prune::policy(&keep(&resolved, &args.keep)?)?,
         signing_key: resolved.signing_key(args.signing_key.as_ref()),
         state: engine::exclusion::state_directory(),
         dry_run: args.dry_run,
     };
-    let now = Timestamp::now();
-    let prepared = signals::run(prune::prepare(&request, now))?;
+    let mut pruning = Pruning::prepare(&request, &places)?;
     let format = global.format();
-    if args.dry_run || prepared.plan.is_empty() {
+    if args.dry_run || pruning.is_empty() {
         match format {
-            Format::Table => output::print(&table(&prepared.plan, &prepared.catalog)),
-            Format::Simple => output::print(&simple(&prepared.plan)),
-            _ => output::value(format, "lifeboat.prune/1", json(&prepared.plan, None))?,
+            Format::Table => output::print(&pruning.tables()),
+            Format::Simple => output::print(&pruning.simple()),
+            _ => output::value(format, "lifeboat.prune/1", pruning.json())?,
         }
-        return Ok(Code::Ok);
+        return pruning.failure().map_or(Ok(Code::Ok), Err);
     }
-    consent::by_yes(args.yes, &table(&prepared.plan, &prepared.catalog))?;
-    let report = carry_out(global, &prepared, resolved.lease())?;
+    consent::by_yes(args.yes, &pruning.tables())?;
+    pruning.carry_out(global, resolved.lease())?;
     match format {
         Format::Table => {
             // Who was asked has seen it.
             if args.yes {
-                output::print(&table(&report.plan, &prepared.catalog));
+                output::print(&pruning.tables());
             }
-            output::print(&done(&report));
+            output::print(&pruning.done());
         }
-        Format::Simple => output::print(&simple(&report.plan)),
-        _ => output::value(format, "lifeboat.prune/1", json(&report.plan, Some(&report)))?,
+        Format::Simple => output::print(&pruning.simple()),
+        _ => output::value(format, "lifeboat.prune/1", pruning.json())?,
     }
-    report.failure().map_or(Ok(Code::Ok), Err)
+    pruning.failure().map_or(Ok(Code::Ok), Err)
 }
 
-fn carry_out(global: &GlobalArgs, prepared: &Prepared, lease: Mode) -> Outcome<Report> {
-    let holder = Holder::default();
-    let teller = Teller::new(global);
-    signals::run_then(prune::execute(prepared, &holder, lease, &teller), holder.release())
+/// A pruning of every store of the repository, each by itself: one that does not answer keeps nothing from the others.
+struct Pruning {
+    of: Vec<(NamedPlace, Prepared, Option<Report>)>,
+    /// Stores that could not be read, or not be begun with.
+    failed: Vec<(NamedPlace, Failure)>,
+}
+
+impl Pruning {
+    /// Reads them all, and plans.
+    ///
+    /// # Errors
+    /// Not one of them can be read; the request is not sound.
+    fn prepare(request: &Request, places: &[NamedPlace]) -> Outcome<Self> {
+        let now = Timestamp::now();
+        let mut pruning = Self { of: Vec::new(), failed: Vec::new() };
+        for place in places {
+            let request = Request { place: place.options.clone(), ..request.clone() };
+            match signals::run(prune::prepare(&request, now)) {
+                Ok(prepared) => pruning.of.push((place.clone(), prepared, None)),
+                Err(failure) if matches!(failure.code, Code::Usage | Code::Interrupted | Code::Terminated) => return Err(failure),
+                Err(failure) => pruning.failed.push((place.clone(), failure)),
+            }
+        }
+        match pruning.failed.first() {
+            Some((_, failure)) if pruning.of.is_empty() => Err(failure.clone()),
+            _ => Ok(pruning),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.of.iter().all(|(_, prepared, _)| prepared.plan.is_empty())
+    }
+
+    fn carry_out(&mut self, global: &GlobalArgs, lease: Mode) -> Outcome<()> {
+        let teller = Teller::new(global);
+        for (place, prepared, report) in &mut self.of {
+            let holder = Holder::default();
+            match signals::run_then(prune::execute(prepared, &holder, lease, &teller), holder.release()) {
+                Ok(made) => *report = Some(made),
+                Err(failure) if matches!(failure.code, Code::Interrupted | Code::Terminated) => return Err(failure),
+                Err(failure) => self.failed.push((place.clone(), failure)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why it does not end well.
+    fn failure(&self) -> Option<Failure> {
+        let of_reports = self.of.iter().filter_map(|(_, _, report)| report.as_ref()?.failure());
+        of_reports.chain(self.failed.iter().map(|(_, failure)| failure.clone())).next()
+    }
+
+    fn is_of_several(&self) -> bool {
+        self.of.len() + self.failed.len() > 1
+    }
+
+    /// One text per store, with the store's name before it where there are several.
+    fn each(&self, text: impl Fn(&Prepared, Option<&Report>) -> String) -> String {
+        let one = |(place, prepared, report): &(NamedPlace, Prepared, Option<Report>)| {
+            let text = text(prepared, report.as_ref());
+            if self.is_of_several() { format!("store {}:\n{text}", place.described()) } else { text }
+        };
+        let failed =
+            self.failed.iter().map(|(place, failure)| format!("store {}: nothing was pruned: {}\n", place.described(), one_line(failure)));
+        self.of.iter().map(one).chain(failed).collect()
+    }
+
+    fn tables(&self) -> String {
+        self.each(|prepared, _| table(&prepared.plan, &prepared.catalog))
+    }
+
+    fn simple(&self) -> String {
+        self.of.iter().map(|(_, prepared, _)| simple(&prepared.plan)).collect()
+    }
+
+    fn done(&self) -> String {
+        self.each(|_, report| report.map(done).unwrap_or_default())
+    }
+
+    /// What was planned and done in the first store; beside it, where there are several, in the others.
+    fn json(&self) -> Value {
+        let one = |(place, prepared, report): &(NamedPlace, Prepared, Option<Report>)| {
+            let mut value = json(report.as_ref().map_or(&prepared.plan, |report| &report.plan), report.as_ref());
+            value["store"] = Value::from(place.name.clone());
+            value
+        };
+        let mut all = self.of.iter().map(one);
+        let mut first = all.next().unwrap_or_default();
+        if self.is_of_several() {
+            first["others"] = all.collect();
+            first["failed"] = self
+                .failed
+                .iter()
+                .map(|(place, failure)| json!({"store": place.name, "why": one_line(failure)}))
+                .collect::<Vec<_>>()
+                .into();
+        }
+        first
+    }
 }
 
 /// Prunes after a backup was committed. Nothing that goes wrong here makes the backup a worse one: the answer is words, one line each.
-pub(crate) fn after_backup(global: &GlobalArgs, request: &Request, lease: Mode) -> (Option<Value>, Vec<String>) {
-    let pruned = signals::run(prune::prepare(request, Timestamp::now())).and_then(|prepared| carry_out(global, &prepared, lease));
+pub(crate) fn after_backup(global: &GlobalArgs, request: &Request, places: &[NamedPlace], lease: Mode) -> (Option<Value>, Vec<String>) {
+    let pruned = Pruning::prepare(request, places).and_then(|mut pruning| pruning.carry_out(global, lease).map(|()| pruning));
     match pruned {
-        Ok(report) => {
+        Ok(pruning) => {
+            let at = |place: &NamedPlace| if pruning.is_of_several() { format!(" at store {}", place.described()) } else { String::new() };
             let mut words = Vec::new();
-            words.extend(report.plan.hold.as_ref().map(|hold| format!("nothing was pruned: {hold}")));
-            words.extend(report.failure().map(|failure| format!("pruning did not end well: {}", one_line(&failure))));
-            (Some(json(&report.plan, Some(&report))), words)
+            for (place, _, report) in &pruning.of {
+                let Some(report) = report else { continue };
+                words.extend(report.plan.hold.as_ref().map(|hold| format!("nothing was pruned{}: {hold}", at(place))));
+                words.extend(report.failure().map(|failure| format!("pruning{} did not end well: {}", at(place), one_line(&failure))));
+            }
+            words.extend(pruning.failed.iter().map(|(place, failure)| format!("nothing was pruned{}: {}", at(place), one_line(failure))));
+            (Some(pruning.json()), words)
         }
         Err(failure) => (None, vec![format!("nothing was pruned: {}", one_line(&failure))]),
     }
