@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::config::{Config, Event, Policy};
-use engine::lease::{Holder, Mode};
+use engine::lease::{self, Holder, Mode};
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
 use engine::{Code, Failure, Outcome, backup, drill, exclusion, place, prune, record, stores, verify};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use vault::mark::Statement;
 use vault::name::ClusterName;
@@ -85,14 +86,25 @@ struct Tended {
     told: Option<State>,
     /// When this agent took a backup last.
     taken: Option<Timestamp>,
+    /// The telling of a run that was begun last.
+    telling: Option<JoinHandle<()>>,
 }
 
 /// Tends a cluster until it is no longer configured or the agent ends.
 pub(crate) async fn tend(name: ClusterName, mut config: Receiver<Arc<Config>>, mut shared: Shared) {
     let now = Arc::clone(&config.borrow_and_update());
     let Some(policy) = now.clusters.get(name.as_str()).map(|cluster| now.policy(cluster)) else { return };
-    let mut tended =
-        Tended { name, config: now, policy, shared: shared.clone(), memory: Memory::default(), read: None, told: None, taken: None };
+    let mut tended = Tended {
+        name,
+        config: now,
+        policy,
+        shared: shared.clone(),
+        memory: Memory::default(),
+        read: None,
+        told: None,
+        taken: None,
+        telling: None,
+    };
     while !*shared.stopping.borrow() {
         let pause = tended.step().await;
         tokio::select! {
@@ -260,6 +272,11 @@ impl Tended {
             return;
         }
         let began = Timestamp::now();
+        // Asked before hooks are run and receivers told; who gets the lease between is found out by taking it.
+        if let Some(who) = self.somebody().await {
+            self.yield_to(&who, began);
+            return;
+        }
         let clock = Instant::now();
         self.begin(Job::Backup, began);
         self.tell_run(Event::Started, "a backup begins".to_owned());
@@ -267,8 +284,7 @@ impl Tended {
         if let Err(failure) = &outcome
             && failure.code == Code::LeaseHeld
         {
-            self.say("somebody else backs it up now");
-            self.memory.busy_until = began.checked_add(WAIT_FOR_OTHERS).ok();
+            self.yield_to("somebody else took the lease", began);
             return;
         }
         let run = record::of(outcome.as_ref().map(|report| report.code), Timestamp::now());
@@ -307,12 +323,35 @@ impl Tended {
         self.look().await;
     }
 
+    /// Somebody else is at it: soon it is looked whether he has taken the backup.
+    fn yield_to(&mut self, who: &str, now: Timestamp) {
+        self.say(&format!("it waits: {who}"));
+        self.memory.busy_until = now.checked_add(WAIT_FOR_OTHERS).ok();
+    }
+
+    /// Whether the lease is asked for, and not worked without. Whoever holds it and never gets done must not keep everybody else from it for ever.
+    fn yields(&self) -> bool {
+        let lease = self.config.clusters.get(self.name.as_str()).map(|cluster| self.config.lease(cluster));
+        lease == Some(Mode::Auto) && !matches!(self.told, Some(State::Stale))
+    }
+
+    /// Who else works on the cluster now, in words, as far as the lease tells.
+    async fn somebody(&self) -> Option<String> {
+        if !self.yields() {
+            return None;
+        }
+        let look = async {
+            let options = self.config.readable_place(&self.policy).await.ok()?;
+            let repository = place::open(&options).await.ok()?;
+            lease::somebody(repository.store(), &self.name).await
+        };
+        timeout(RECORD_WITHIN, look).await.ok().flatten()
+    }
+
     async fn backed_up(&self) -> Outcome<backup::Report> {
         let cluster = self.config.clusters.get(self.name.as_str()).ok_or_else(|| Failure::failed("the cluster is no longer configured"))?;
         let mut request = self.config.backup_request(&self.name, cluster, |variable| std::env::var_os(variable))?;
-        let is_late = self.told.is_some_and(|state| matches!(state, State::Stale));
-        // Whoever holds the lease and never gets done must not keep everybody else from it for ever.
-        if request.lease == Mode::Auto && !is_late {
+        if self.yields() {
             request.lease = Mode::Yield;
         }
         let holder = Holder::default();
@@ -320,14 +359,20 @@ impl Tended {
         hooked.backup(request, &holder, self.teller()).await
     }
 
-    /// Tells who hears of runs, without waiting for them.
-    fn tell_run(&self, event: Event, text: String) {
+    /// Tells who hears of runs, without waiting for them; one after the other, for a start that is heard after its end would be another one.
+    fn tell_run(&mut self, event: Event, text: String) {
         let (config, say, name) = (Arc::clone(&self.config), Arc::clone(&self.shared.say), self.name.to_string());
         let title = format!("{name}: {}", text.lines().next().unwrap_or_default());
-        tokio::spawn(async move { tell_run(&config, &name, event, title, text, &say).await });
+        let before = self.telling.take();
+        self.telling = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            tell_run(&config, &name, event, title, text, &say).await;
+        }));
     }
 
-    fn tell(&self, outcome: &Outcome<backup::Report>, took: Duration) {
+    fn tell(&mut self, outcome: &Outcome<backup::Report>, took: Duration) {
         match outcome {
             Ok(report) => {
                 for committed in &report.committed {

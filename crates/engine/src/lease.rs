@@ -144,6 +144,13 @@ impl Holder {
     }
 }
 
+/// Who else works on a cluster now, in words; none where nobody does, or where that cannot be told.
+pub async fn somebody(store: &Arc<dyn Store>, cluster: &ClusterName) -> Word {
+    let is_gone = |text: &str| Owner::parse(text).is_some_and(|owner| owner.is_gone());
+    let found = lease::held_by_another(store.as_ref(), cluster, &Owner::this().to_string(), &is_gone, Timestamp::now()).await;
+    found.ok().flatten().map(|record| at_work(&record))
+}
+
 /// The lease of this process, whatever became of the request that was cut short: one's own is taken over.
 async fn own(store: &dyn Store, cluster: &ClusterName) -> Option<Lease> {
     const TRIES: usize = 3;

@@ -120,6 +120,19 @@ async fn read(store: &dyn Store, key: &str) -> Result<Option<(Option<String>, Op
     }
 }
 
+/// Who holds the lease of `cluster` now, if it is somebody else than `owner`, and not one who is gone. Only to be polite: it may change at once.
+pub async fn held_by_another(
+    store: &dyn Store,
+    cluster: &ClusterName,
+    owner: &str,
+    is_gone: &(dyn Fn(&str) -> bool + Sync),
+    now: Timestamp,
+) -> Result<Option<LeaseRecord>, StoreError> {
+    let found = read(store, &Key::Lease(cluster.clone()).to_string()).await?;
+    let record = found.and_then(|(_, record)| record).filter(|record| record.cluster == *cluster);
+    Ok(record.filter(|record| record.owner != plain_text(owner) && in_force(record, now) && !is_gone(&record.owner)))
+}
+
 /// Takes the lease of `cluster` for `ttl` (at most an hour) if nobody else holds it; one's own, and that of somebody who is gone, is taken over.
 ///
 /// A damaged record counts as nobody's. Losing the race for it is [`Acquired::Busy`] with the winner.

@@ -10,6 +10,7 @@ use crate::access::Access;
 use crate::choice::Wish;
 use crate::extra::Extra;
 use crate::failure::{Failure, Outcome};
+use crate::lease::Mode;
 use crate::limits::HASHKV_BUDGET;
 use crate::opening::Opening;
 use crate::place::PlaceOptions;
@@ -107,6 +108,12 @@ impl Config {
         Ok(places.into_iter().nth(at).map_or(first, |place| place.options))
     }
 
+    /// Whether backups of a cluster take the lease of the repository.
+    #[must_use]
+    pub fn lease(&self, cluster: &Cluster) -> Mode {
+        cluster.lease.or(self.defaults.lease).unwrap_or_default()
+    }
+
     /// Where snapshots lie meanwhile.
     ///
     /// # Errors
@@ -155,7 +162,7 @@ impl Config {
             hashkv_budget: budget.map_or(Ok(HASHKV_BUDGET), |text| duration(text))?,
             gentle: false,
             read_back: false,
-            lease: cluster.lease.or(self.defaults.lease).unwrap_or_default(),
+            lease: self.lease(cluster),
             content_shrinks_by: Some(policy.content_shrinks_by()),
             dry_run: false,
             cache: cache::default_directory(),
