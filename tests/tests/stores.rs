@@ -222,6 +222,59 @@ fn without_the_first_store_the_others_are_read_and_written() {
 }
 
 #[test]
+fn a_disk_that_is_not_mounted_does_not_become_a_new_repository() {
+    let Some(mut bench) = Bench::new("not mounted", false, 1) else { return };
+    drop(bench.backup().ok());
+    let away = |store: &str| {
+        std::fs::rename(bench.directory(store), bench.directory(&format!("{store}-away"))).unwrap();
+        std::fs::create_dir(bench.directory(store)).unwrap();
+    };
+    away("main");
+    away("third");
+    let refused = bench.backup().exit(10);
+    assert!(refused.err().contains("is its disk mounted?"), "{refused}");
+    for store in ["main", "third"] {
+        assert!(std::fs::read_dir(bench.directory(store)).unwrap().next().is_none(), "nothing was begun in {store}");
+    }
+    std::fs::remove_dir(bench.directory("main")).unwrap();
+    std::fs::rename(bench.directory("main-away"), bench.directory("main")).unwrap();
+    let one = bench.backup().exit(3);
+    assert_eq!(held(&one), [("main".to_owned(), true), ("third".to_owned(), false)]);
+    assert!(std::fs::read_dir(bench.directory("third")).unwrap().next().is_none());
+    drop(bench.copy("main", "third").run().exit(10));
+    // It was emptied on purpose: the words say how that is told.
+    let warning = one.json()["warnings"][0].as_str().unwrap().to_owned();
+    let file = warning.split("remove ").nth(1).unwrap().split(".json").next().unwrap().to_owned() + ".json";
+    std::fs::remove_file(&file).unwrap();
+    drop(bench.copy("main", "third").run().ok());
+    assert_same(&bench.directory("main"), &bench.directory("third"));
+    drop(bench.backup().ok());
+}
+
+#[test]
+fn every_store_is_pruned_and_one_that_is_gone_keeps_nothing_from_the_others() {
+    let Some(mut bench) = Bench::new("prune", false, 1) else { return };
+    for _ in 0..3 {
+        drop(bench.backup().ok());
+    }
+    let prune = |more: &[&str]| bench.cmd("prune").args(["--keep-last", "1", "-o", "json"]).args(more).run();
+    let marked = |part: &serde_json::Value| part["done"]["marked"].as_array().map(Vec::len);
+    let waits = |part: &serde_json::Value| part["backups"].as_array().unwrap().iter().filter(|one| one["action"] == "wait").count();
+    let planned = prune(&["--dry-run"]).ok().json();
+    assert_eq!((&planned["store"], &planned["others"][0]["store"], waits(&planned)), (&"main".into(), &"third".into(), 0), "{planned}");
+    let done = prune(&["--yes"]).ok().json();
+    assert_eq!((marked(&done), marked(&done["others"][0])), (Some(2), Some(2)), "{done}");
+    let told = bench.cmd("prune").args(["--keep-last", "1", "--dry-run"]).run().ok();
+    assert!(told.out().contains("store 'main' (") && told.out().contains("store 'third' ("), "{told}");
+
+    std::fs::rename(bench.directory("main"), bench.directory("moved")).unwrap();
+    std::fs::write(bench.directory("main"), "").unwrap();
+    let without = prune(&["--yes"]).exit(31);
+    let report: serde_json::Value = serde_json::from_str(&without.out()).unwrap();
+    assert_eq!((&report["store"], &report["failed"][0]["store"], waits(&report)), (&"third".into(), &"main".into(), 2), "{report}");
+}
+
+#[test]
 fn another_repository_is_never_taken_for_a_copy() {
     let Some(mut bench) = Bench::new("another repository", false, 1) else { return };
     let other =

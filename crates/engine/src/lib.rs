@@ -26,6 +26,7 @@ pub mod init;
 pub mod journal;
 pub mod judge;
 pub mod key_check;
+pub mod known_stores;
 pub mod label;
 pub mod lease;
 pub mod limits;

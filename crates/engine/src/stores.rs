@@ -10,7 +10,9 @@ use vault::repository::{Catalog, Place, Repository, RepositoryError};
 use vault::store::Store;
 
 use crate::config::{self, Policy};
+use crate::exclusion::state_directory;
 use crate::failure::{Code, Failure, Outcome};
+use crate::known_stores;
 use crate::limits::STORE_ANSWERS_WITHIN;
 use crate::place::{self, PlaceOptions};
 use crate::status::StoreBehind;
@@ -85,21 +87,24 @@ pub enum There {
     Out(Failure),
 }
 
-/// Looks at one store. Nothing is written, but for the root of a `file://` store with `create_root`.
+/// Looks at one store. Nothing is written, but for the root of a `file://` store with `create_root`. With that, an empty place that held a repository when
+/// this host used it last is [`There::Out`]: its disk may not be mounted.
 ///
 /// # Errors
 /// [`Code::Usage`] alone: options that no store could be reached with. Everything else is an answer.
 pub async fn look(options: &PlaceOptions, create_root: bool) -> Outcome<There> {
     let signers = place::signers(options)?;
-    let store = match place::reach(options, create_root).await {
+    let known = known_stores::of(state_directory().as_deref(), &options.url).filter(|_| create_root);
+    let store = match place::reach(options, create_root && known.is_none()).await {
         Ok(store) => store,
         Err(failure) if failure.code == Code::Usage => return Err(failure),
+        Err(failure) if failure.code == Code::NoRepository => return Ok(There::Out(known.map_or(failure, |known| known.failure()))),
         Err(failure) => return Ok(There::Out(failure)),
     };
     let wrong = |error| place::failure(options, "the repository cannot be opened", &error);
     Ok(match Repository::look(Arc::clone(&store)).await {
         Ok(Place::Repository(repository)) => There::Repository(repository.with_signers(signers)),
-        Ok(Place::Empty) => There::Empty(store),
+        Ok(Place::Empty) => known.map_or(There::Empty(store), |known| There::Out(known.failure())),
         Ok(Place::Other) => There::Out(wrong(RepositoryError::NoRepository { root: store.root().to_owned(), empty: false })),
         Err(error) => There::Out(wrong(error)),
     })

@@ -12,10 +12,12 @@ use vault::seal::SealedObject;
 use vault::store::{MirrorStore, Store, StoreError};
 
 use super::{Request, StoreReport};
+use crate::exclusion::state_directory;
 use crate::failure::{Code, Failure, Outcome};
+use crate::place::PlaceOptions;
 use crate::progress::Progress;
-use crate::stores::{self, NamedPlace, There, copy_command, look_at_all, one_repository, reason};
-use crate::{place, store_failure, stored};
+use crate::stores::{self, NamedPlace, There, copy_command, look, look_at_all, one_repository, reason};
+use crate::{known_stores, place, store_failure, stored};
 
 /// The stores of one run. The first of `members` decides what there is already: lineages, earlier backups, the cluster's name, the lease.
 pub(super) struct Stores {
@@ -45,18 +47,27 @@ impl Stores {
     }
 
     async fn open_one(request: &Request, may_make: bool, progress: &dyn Progress) -> Outcome<Self> {
-        let repository = if may_make {
-            let (repository, made) = place::open_or_init(&request.place).await?;
-            if made {
-                progress.say(&format!("made a new repository at {} (id {})", request.place.url, repository.id()));
-            }
-            repository
-        } else {
-            place::open(&request.place).await?
-        };
+        let repository = if may_make { Self::open_or_make(&request.place, progress).await? } else { place::open(&request.place).await? };
+        if !request.dry_run {
+            known_stores::remember(state_directory().as_deref(), &request.place.url, repository.id());
+        }
         let place = request.stores.first().cloned().unwrap_or_else(|| NamedPlace::unnamed(request.place.clone()));
         let members = vec![NamedPlace { options: request.place.clone(), ..place }];
         Ok(Self { repository, members, mirror: None, missing: Vec::new(), least: 1 })
+    }
+
+    async fn open_or_make(options: &PlaceOptions, progress: &dyn Progress) -> Outcome<Repository> {
+        let store = match look(options, true).await? {
+            There::Repository(repository) => return Ok(repository),
+            There::Out(failure) => return Err(failure),
+            There::Empty(store) => store,
+        };
+        let opened = Repository::open_or_init(store, Timestamp::now()).await;
+        let (repository, made) = opened.map_err(|error| place::failure(options, "the repository cannot be opened", &error))?;
+        if made {
+            progress.say(&format!("made a new repository at {} (id {})", options.url, repository.id()));
+        }
+        Ok(repository.with_signers(place::signers(options)?))
     }
 
     /// The store that decides, alone.
@@ -250,6 +261,9 @@ impl Opened {
         }
         for (place, failure) in &missing {
             progress.say(&format!("note: store {} is left out: {}", place.described(), reason(failure)));
+        }
+        for (place, repository) in repositories.iter().filter(|_| !request.dry_run) {
+            known_stores::remember(state_directory().as_deref(), &place.options.url, repository.id());
         }
         let (members, repositories): (Vec<NamedPlace>, Vec<Repository>) = repositories.into_iter().unzip();
         let all: Vec<Arc<dyn Store>> = repositories.iter().map(|repository| Arc::clone(repository.store())).collect();

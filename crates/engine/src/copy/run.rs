@@ -17,11 +17,12 @@ use vault::store::{MemoryStore, Store, StoreError};
 use super::object::{Ends, Verdict, read_failure, unwritten, write_failure};
 use super::plan::{Object, Plan, Planned, Side, Step, plan};
 use super::{ClusterReport, Fate, Outcome as One, Refusal, Report, Request, Trouble};
+use crate::exclusion::state_directory;
 use crate::failure::{Failure, Outcome};
 use crate::place::{self, PlaceOptions, Which};
 use crate::progress::Progress;
 use crate::stores::{There, look, other_repository};
-use crate::{select, store_failure};
+use crate::{known_stores, select, store_failure};
 
 /// Copies what one store lacks of another.
 ///
@@ -91,13 +92,17 @@ async fn open_target(request: &Request, source: &Repository) -> Outcome<(Reposit
     if request.dry_run && is_missing_directory(options) {
         return seed(Arc::new(MemoryStore::new())).await;
     }
-    match look(options, !request.dry_run).await? {
+    let opened = match look(options, !request.dry_run).await? {
         There::Repository(there) if there.id() == source.id() => Ok((there, false)),
         There::Repository(there) => Err(other_repository(&request.from, source.id(), &request.to, there.id())),
         There::Empty(_) if request.dry_run => seed(Arc::new(MemoryStore::new())).await,
         There::Empty(store) => seed(store).await,
         There::Out(failure) => Err(failure),
+    };
+    if !request.dry_run && opened.is_ok() {
+        known_stores::remember(state_directory().as_deref(), &options.url, source.id());
     }
+    opened
 }
 
 fn is_missing_directory(options: &PlaceOptions) -> bool {

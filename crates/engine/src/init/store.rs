@@ -7,9 +7,10 @@ use vault::store::{Finding, ProbeReport, probe};
 
 use etcd_store::id::ClusterId;
 
+use crate::exclusion::state_directory;
 use crate::failure::{Code, Failure, Outcome};
 use crate::place::{self, PlaceOptions};
-use crate::store_failure;
+use crate::{known_stores, store_failure};
 
 /// A store whose clock differs by more than this many seconds makes the ages of backups wrong.
 const CLOCK_TOLERANCE: u64 = 120;
@@ -33,6 +34,7 @@ pub struct Prepared {
 /// one.
 pub async fn prepare(options: &PlaceOptions) -> Outcome<Prepared> {
     let (repository, made) = place::open_or_init(options).await?;
+    known_stores::remember(state_directory().as_deref(), &options.url, repository.id());
     let report = probe(&**repository.store())
         .await
         .map_err(|error| store_failure::failure_at(&options.url, "the store cannot be tried out", &error))?;
