@@ -227,7 +227,7 @@ fn kubernetes_own_types_take_every_manifest() {
     for backup in ["every: 6h", "cron: \"30 2 * * *\", timezone: Europe/Berlin"] {
         let text = format!(
             "stores: {{main: {{url: \"{}\"}}}}\nkeys: {{recipients: [\"{}\"]}}\ndefaults: {{stores: [main], backup: {{{backup}}}}}\nclusters: {{prod: {{kubeadm: {{}}}}}}\n",
-            job.url(),
+            "s3://lifeboat/etcd",
             job.recipient()
         );
         std::fs::write(&config, text).unwrap();

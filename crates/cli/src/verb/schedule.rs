@@ -94,6 +94,12 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         .ok_or_else(|| Failure::usage("there is no configuration, so nothing says what is to be run when").next(["lifeboat", "init"]))?;
     let takes_all = matches!(kind, Kind::Agent | Kind::Deployment);
     let resolved = Resolved::new(global, args.cluster.as_deref(), !takes_all)?;
+    if let Some(unknown) = resolved.cluster.as_ref().filter(|_| !takes_all && !resolved.is_configured()) {
+        return Err(Failure::new(Code::WrongCluster, format!("the configuration knows no cluster '{unknown}'"))
+            .object(path.display())
+            .cause(format!("it has: {}", config.clusters.keys().cloned().collect::<Vec<_>>().join(", ")))
+            .again_without("--cluster"));
+    }
     let policy = config.policy(&resolved.section.clone().unwrap_or_default());
     let made = files(&Request {
         kind,
@@ -108,6 +114,7 @@ pub(crate) fn run(global: &GlobalArgs, args: Args) -> Outcome<Code> {
         distribution: args.distribution.distribution(),
         image: args.image,
         namespace: args.namespace,
+        prunes: resolved.section.as_ref().is_some_and(|section| section.keep.is_some()) || config.defaults.keep.is_some(),
         agent: config.agent.clone().unwrap_or_default(),
     })?;
     if args.install {

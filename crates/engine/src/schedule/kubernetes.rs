@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Files, Planned, Request, five_fields};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// How the cluster was set up: it says where etcd's certificates are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,10 +66,15 @@ pub(super) fn cron_job(request: &Request) -> Outcome<Files> {
         .cluster
         .as_ref()
         .map_or_else(|| "lifeboat".to_owned(), |cluster| format!("lifeboat-{}", cluster.as_str().replace(['.', '_'], "-")));
-    let zone = request.backup.timezone.as_ref().map(|zone| format!("  timeZone: \"{zone}\"\n")).unwrap_or_default();
+    reachable(request)?;
+    let zone = request.backup.timezone.as_deref().unwrap_or("Etc/UTC");
+    let zone = format!("  timeZone: \"{zone}\"\n");
     let mut arguments = "\"backup\", \"--config\", \"/etc/lifeboat/lifeboat.yaml\"".to_owned();
     if let Some(cluster) = &request.cluster {
         arguments.push_str(&format!(", \"--cluster\", \"{cluster}\""));
+    }
+    if request.prunes {
+        arguments.push_str(", \"--prune\"");
     }
     // A run of more than six hours hangs; one that failed is tried again twice, and shows as failed then.
     let text = format!(
@@ -83,6 +88,7 @@ pub(super) fn cron_job(request: &Request) -> Outcome<Files> {
 }
 
 pub(super) fn deployment(request: &Request) -> Outcome<Files> {
+    reachable(request)?;
     let served = Served::of(request)?;
     let mut arguments = "\"agent\", \"--config\", \"/etc/lifeboat/lifeboat.yaml\"".to_owned();
     if let Some(address) = served.as_ref().and_then(|served| served.told) {
@@ -96,6 +102,15 @@ pub(super) fn deployment(request: &Request) -> Outcome<Files> {
         pod(request, 6, &arguments, served.as_ref())
     );
     Ok(Files { files: vec![Planned { path: None, text }], then: vec![APPLY.to_owned()] })
+}
+
+/// Refuses stores in directories: in a pod there is nothing behind them.
+fn reachable(request: &Request) -> Outcome<()> {
+    let Some(directory) = request.writable.first() else { return Ok(()) };
+    Err(Failure::usage("a pod has no directory to keep backups in")
+        .object(directory.display())
+        .cause("its file system is read-only and ends with it; name a store of s3://, gs:// or az:// (and no spool.directory), or mount a volume there in a manifest of your own")
+        .again())
 }
 
 /// Talos gives a talosconfig to who asks by this object, where the machine configs allow it.
@@ -196,7 +211,7 @@ mod tests {
     fn an_agent_in_a_pod_is_asked_where_it_listens() {
         let container = |distribution, listen: Option<&str>| {
             let agent = Agent { listen: listen.map(str::to_owned), stop_within: Some("5m".to_owned()), ..Agent::default() };
-            let made = files(&Request { distribution, agent, ..request(Kind::Deployment) }).unwrap();
+            let made = files(&Request { distribution, agent, writable: Vec::new(), ..request(Kind::Deployment) }).unwrap();
             let spec = parsed(&made.files[0].text).pop().unwrap()["spec"]["template"]["spec"].clone();
             assert_eq!(spec["terminationGracePeriodSeconds"], 360, "longer than it may take");
             spec["containers"][0].clone()
@@ -220,7 +235,7 @@ mod tests {
     fn manifests_are_sound_yaml_with_what_each_place_needs() {
         for distribution in [Distribution::Kubeadm, Distribution::K3s, Distribution::Talos] {
             for kind in [Kind::CronJob, Kind::Deployment] {
-                let made = files(&Request { distribution, ..request(kind) }).unwrap();
+                let made = files(&Request { distribution, writable: Vec::new(), ..request(kind) }).unwrap();
                 let documents = parsed(&made.files[0].text);
                 let work = documents.last().unwrap();
                 let pod = match kind {
@@ -244,7 +259,9 @@ mod tests {
                 }
             }
         }
-        let job = parsed(&files(&request(Kind::CronJob)).unwrap().files[0].text);
+        let in_bucket = Request { writable: Vec::new(), prunes: true, ..request(Kind::CronJob) };
+        let job = parsed(&files(&in_bucket).unwrap().files[0].text);
+        assert_eq!((&job[0]["spec"]["timeZone"], files(&request(Kind::CronJob)).is_err()), (&"Etc/UTC".into(), true));
         assert_eq!((&job[0]["spec"]["schedule"], &job[0]["spec"]["concurrencyPolicy"]), (&"0 */6 * * *".into(), &"Forbid".into()));
     }
 }

@@ -54,6 +54,8 @@ pub struct Request {
     pub image: String,
     /// The namespace.
     pub namespace: String,
+    /// Whether a run also removes what the policy does not keep: where the configuration says what that is.
+    pub prunes: bool,
     /// The agent's own section: where it listens, and how long it may take to end.
     pub agent: Agent,
 }
@@ -125,10 +127,14 @@ fn five_fields(backup: &Backup) -> Outcome<String> {
 
 fn cron(request: &Request) -> Outcome<Files> {
     let fields = five_fields(&request.backup)?;
-    let zone = request.backup.timezone.as_ref().map(|zone| format!("CRON_TZ={zone}\n")).unwrap_or_default();
+    if let Some(zone) = &request.backup.timezone {
+        return Err(Failure::usage(format!("cron runs by the clock of its machine, and backup.timezone is {zone}"))
+            .cause("what sets another zone for one line (CRON_TZ) is passed over by the cron of Debian and Ubuntu")
+            .next(["lifeboat", "schedule", "timer"]));
+    }
     let name = request.cluster.as_ref().map_or_else(|| "lifeboat".to_owned(), |cluster| format!("lifeboat-{cluster}"));
     let text = format!(
-        "# Made by `lifeboat schedule cron`. What it says on standard error is mailed to root by cron.\n{zone}{fields} root {}\n",
+        "# Made by `lifeboat schedule cron`. What it says on standard error is mailed to root by cron.\n# The hours are those of this machine. Verifications and drills are the agent's: lifeboat schedule agent.\n{fields} root {}\n",
         command(request).join(" ")
     );
     // cron passes over names with a dot in them.
@@ -141,6 +147,7 @@ fn command(request: &Request) -> Vec<String> {
     let mut words = vec![request.program.display().to_string(), "backup".to_owned()];
     words.extend(["--config".to_owned(), request.config.display().to_string()]);
     words.extend(request.cluster.iter().flat_map(|cluster| ["--cluster".to_owned(), cluster.to_string()]));
+    words.extend(request.prunes.then(|| "--prune".to_owned()));
     words
 }
 
@@ -173,6 +180,7 @@ mod tests {
             distribution: Distribution::Kubeadm,
             image: "registry.example/lifeboat:0.1.0".to_owned(),
             namespace: "kube-system".to_owned(),
+            prunes: false,
             agent: Agent::default(),
         }
     }

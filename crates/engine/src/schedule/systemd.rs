@@ -14,7 +14,6 @@ const SPREAD: &str = "2min";
 /// What holds for a run and for the agent alike. Certificates of etcd belong to root, so it is root, that may read everything and little else.
 const HARDENING: &str = "\
 NoNewPrivileges=yes
-CapabilityBoundingSet=CAP_DAC_READ_SEARCH
 ProtectSystem=strict
 ProtectHome=read-only
 PrivateTmp=yes
@@ -44,7 +43,9 @@ fn unit(name: &str, text: String) -> Planned {
 }
 
 fn writable(request: &Request) -> String {
-    request.writable.iter().fold(String::new(), |mut text, path| {
+    // Directories that backups go to may belong to somebody else.
+    let rights = if request.writable.is_empty() { "CAP_DAC_READ_SEARCH" } else { "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE" };
+    request.writable.iter().fold(format!("CapabilityBoundingSet={rights}\n"), |mut text, path| {
         // A dash before it: it may not be there yet.
         let _ = writeln!(text, "ReadWritePaths=-{}", path.display());
         text
@@ -56,7 +57,7 @@ pub(super) fn timer(request: &Request) -> Outcome<Files> {
     let name = request.cluster.as_ref().map_or_else(|| "lifeboat".to_owned(), |cluster| format!("lifeboat-{cluster}"));
     let of = request.cluster.as_ref().map(|cluster| format!(" of {cluster}")).unwrap_or_default();
     let service = format!(
-        "# Made by `lifeboat schedule timer`.\n[Unit]\nDescription=Lifeboat: back etcd{of} up\nDocumentation=man:lifeboat-backup(1)\nWants=network-online.target\nAfter=network-online.target\n\n\
+        "# Made by `lifeboat schedule timer`.\n# Verifications and drills are the agent's: lifeboat schedule agent.\n[Unit]\nDescription=Lifeboat: back etcd{of} up\nDocumentation=man:lifeboat-backup(1)\nWants=network-online.target\nAfter=network-online.target\n\n\
          [Service]\nType=oneshot\nExecStart={}\n# Committed, with warnings: it says which.\nSuccessExitStatus=3\nTimeoutStartSec=6h\n{HARDENING}{}",
         command(request).join(" "),
         writable(request)
@@ -76,7 +77,7 @@ pub(super) fn timer(request: &Request) -> Outcome<Files> {
 pub(super) fn agent(request: &Request) -> Files {
     let service = format!(
         "# Made by `lifeboat schedule agent`.\n[Unit]\nDescription=Lifeboat: backups of etcd on schedule\nDocumentation=man:lifeboat-agent(1)\nWants=network-online.target\nAfter=network-online.target\n\n\
-         [Service]\nType=notify\nExecStart={} agent --config {}\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=10s\nWatchdogSec=5min\n# What is under way may go on for agent.stop_within, and what is owed after it for a minute.\nTimeoutStopSec={}s\n{HARDENING}{}\n\
+         [Service]\nType=notify\nExecStart={} agent --config {}\nExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=10s\nWatchdogSec=5min\n# Hooks and the etcd of a drill are the agent's to end.\nKillMode=mixed\n# What is under way may go on for agent.stop_within, and what is owed after it for a minute.\nTimeoutStopSec={}s\n{HARDENING}{}\n\
          [Install]\nWantedBy=multi-user.target\n",
         request.program.display(),
         request.config.display(),
@@ -95,7 +96,8 @@ fn moments(request: &Request) -> Outcome<String> {
         let every = request.backup.every.as_deref().unwrap_or("6h");
         return Ok(format!("OnBootSec=5min\nOnUnitActiveSec={every}\n"));
     };
-    let events = on_calendar(cron, request.backup.timezone.as_deref()).map_err(|error| {
+    // As everywhere in the configuration: UTC where no zone is named, whatever the machine's is.
+    let events = on_calendar(cron, Some(request.backup.timezone.as_deref().unwrap_or("UTC"))).map_err(|error| {
         Failure::usage(error.to_string())
             .cause("the agent keeps it as it is: lifeboat schedule agent")
             .next(["lifeboat", "schedule", "agent"])
