@@ -122,6 +122,8 @@ pub const DEFRAG_MOST: Duration = Duration::from_secs(24 * 3600);
 pub const DEFRAG_PAUSE: Duration = Duration::from_secs(10);
 /// How long a repository may take to say how young its newest backup is.
 pub const REPOSITORY_ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long a store may take to show whether a repository is there: a request or two, and all the tries of them.
+pub const STORE_OPENS_WITHIN: Duration = Duration::from_secs(120);
 /// How long one of several stores may take to tell what it holds.
 pub const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(120);
 /// A backup older than this is offered anew before a member is rewritten.

@@ -1,19 +1,20 @@
 //! Several stores of one repository: what is there, whether they belong together, which one is read.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::join_all;
 use vault::backup_id::BackupId;
 use vault::mark::Statement;
 use vault::name::{ClusterName, RepositoryId};
-use vault::repository::{Catalog, Place, Repository, RepositoryError};
+use vault::repository::{Backup, Catalog, Place, Repository, RepositoryError};
 use vault::store::Store;
 
 use crate::config::{self, Policy};
 use crate::exclusion::state_directory;
 use crate::failure::{Code, Failure, Outcome};
 use crate::known_stores;
-use crate::limits::STORE_ANSWERS_WITHIN;
+use crate::limits::{STORE_ANSWERS_WITHIN, STORE_OPENS_WITHIN};
 use crate::place::{self, PlaceOptions};
 use crate::status::StoreBehind;
 
@@ -93,6 +94,14 @@ pub enum There {
 /// # Errors
 /// [`Code::Usage`] alone: options that no store could be reached with. Everything else is an answer.
 pub async fn look(options: &PlaceOptions, create_root: bool) -> Outcome<There> {
+    // A file server that is gone answers nothing at all.
+    let Ok(there) = tokio::time::timeout(STORE_OPENS_WITHIN, look_once(options, create_root)).await else {
+        return Ok(There::Out(Failure::new(Code::StoreUnreachable, "the store does not answer in time").object(&options.url).again()));
+    };
+    there
+}
+
+async fn look_once(options: &PlaceOptions, create_root: bool) -> Outcome<There> {
     let signers = place::signers(options)?;
     let known = known_stores::of(state_directory().as_deref(), &options.url).filter(|_| create_root);
     let store = match place::reach(options, create_root && known.is_none()).await {
@@ -174,34 +183,56 @@ pub async fn first_readable(places: &[NamedPlace]) -> Outcome<(usize, Vec<String
     Err(first_failure.unwrap_or_else(|| Failure::usage("no repository is named")))
 }
 
-/// Which of several stores lack backups that the catalog of one of them holds, or cannot be read. `read` is the URL of the one the catalog is of.
+/// Which of several stores lack backups that another one of them holds, or cannot be read. `catalog` is that of the store at the URL `read`, which may be the
+/// one that is behind.
 pub async fn behind(places: &[NamedPlace], read: &str, catalog: &Catalog) -> Vec<StoreBehind> {
+    if places.len() < 2 {
+        return Vec::new();
+    }
     let others = places.iter().filter(|place| place.options.url != read);
-    join_all(others.map(|place| lacking(place, catalog))).await.into_iter().flatten().collect()
+    let others: Vec<&NamedPlace> = others.collect();
+    let read = join_all(others.iter().map(|place| read_one(place, &catalog.cluster))).await;
+    let others: Vec<(&NamedPlace, Outcome<Option<Catalog>>)> = others.into_iter().zip(read).collect();
+    let of = |place: &NamedPlace| match others.iter().find(|(other, _)| other.name == place.name) {
+        None => Ok(Some(catalog)),
+        Some((_, Ok(there))) => Ok(there.as_ref()),
+        Some((_, Err(failure))) => Err(failure),
+    };
+    let known: Vec<&Catalog> = places.iter().filter_map(|place| of(place).ok().flatten()).collect();
+    let wanted = wanted(&known);
+    let lacking = |place: &NamedPlace| match of(place) {
+        Ok(there) => {
+            let has =
+                |there: &Catalog, id: &BackupId| there.backup(id).is_some_and(|backup| !backup.incomplete && backup.proof.failed.is_none());
+            let lacks = wanted.iter().filter(|id| !there.is_some_and(|there| has(there, id))).count();
+            (lacks > 0).then(|| StoreBehind { store: place.name.clone(), lacks: Some(lacks), why: None })
+        }
+        Err(failure) => Some(StoreBehind { store: place.name.clone(), lacks: None, why: Some(reason(failure)) }),
+    };
+    places.iter().filter_map(lacking).collect()
 }
 
-async fn lacking(place: &NamedPlace, catalog: &Catalog) -> Option<StoreBehind> {
+/// What every store should hold: what can be `latest` anywhere, but for what is about to be removed, for each store is pruned by itself.
+fn wanted(known: &[&Catalog]) -> BTreeSet<BackupId> {
+    let is_due = |id: BackupId| {
+        let mut marks = known.iter().flat_map(|catalog| &catalog.marks);
+        marks.any(|entry| matches!(&entry.mark.statement, Statement::Tombstone(backup, _) if *backup == id))
+    };
+    let is_pinned = |id: BackupId| known.iter().filter_map(|catalog| catalog.backup(&id)).any(|backup| !backup.pins.is_empty());
+    known.iter().flat_map(|catalog| catalog.eligible()).map(Backup::id).filter(|id| is_pinned(*id) || !is_due(*id)).collect()
+}
+
+/// What a store holds of a cluster; nothing where it is empty.
+async fn read_one(place: &NamedPlace, cluster: &ClusterName) -> Outcome<Option<Catalog>> {
     let there = async {
         match look(&place.options, false).await? {
-            There::Repository(repository) => place::catalog(&repository, &place.options, &catalog.cluster).await.map(Some),
+            There::Repository(repository) => place::catalog(&repository, &place.options, cluster).await.map(Some),
             There::Empty(_) => Ok(None),
             There::Out(failure) => Err(failure),
         }
     };
     let there = tokio::time::timeout(STORE_ANSWERS_WITHIN, there).await;
-    let there = there.unwrap_or_else(|_| Err(Failure::new(Code::StoreUnreachable, "it does not answer in time")));
-    match there {
-        Ok(there) => {
-            // What is about to be removed is not missed: each store is pruned by itself.
-            let is_due = |id: BackupId| {
-                catalog.marks.iter().any(|entry| matches!(&entry.mark.statement, Statement::Tombstone(backup, _) if *backup == id))
-            };
-            let is_there = |id: BackupId| there.as_ref().is_some_and(|there| there.backup(&id).is_some());
-            let lacks = catalog.eligible().into_iter().filter(|backup| !is_there(backup.id()) && !is_due(backup.id())).count();
-            (lacks > 0).then(|| StoreBehind { store: place.name.clone(), lacks: Some(lacks), why: None })
-        }
-        Err(failure) => Some(StoreBehind { store: place.name.clone(), lacks: None, why: Some(reason(&failure)) }),
-    }
+    there.unwrap_or_else(|_| Err(Failure::new(Code::StoreUnreachable, "it does not answer in time")))
 }
 
 /// A failure in one line.

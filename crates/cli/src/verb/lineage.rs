@@ -187,7 +187,9 @@ impl Report for Accepted {
 
 fn accept(global: &GlobalArgs, args: &AcceptArgs) -> Outcome<Code> {
     let resolved = Resolved::new(global, args.repository.cluster.as_deref(), true)?;
-    let options = resolved.place(&args.repository)?;
+    let (places, _) = resolved.places(&args.repository)?;
+    let options = places[0].options.clone();
+    let mut missing = Vec::new();
     let signing = resolved.signing_key(args.signing_key.as_ref()).as_deref().map(place::signing_key).transpose()?;
     let loaded = signals::run(engine::select::load(&options, resolved.cluster.as_ref()))?;
     let catalog = &loaded.catalog;
@@ -207,12 +209,20 @@ fn accept(global: &GlobalArgs, args: &AcceptArgs) -> Outcome<Code> {
         consent::by_name(&args.consent, Some(catalog.cluster.as_str()), &question(catalog, &acceptance))?;
         let written = engine::lineage::accept(&loaded.repository, &options, catalog, &acceptance, signing.as_ref());
         let (mark, standing) = signals::run(written)?;
+        // Each store is read and pruned by its own marks.
+        for place in &places[1..] {
+            let brought = signals::run(engine::label::bring(&loaded.repository, &catalog.cluster, mark.id, &place.options));
+            if let Err(failure) = brought {
+                missing.push(format!("store {} does not have it: {}", place.described(), engine::stores::reason(&failure)));
+            }
+        }
         report.mark = Some(mark.id.to_string());
         report.signed = signing.is_some();
         report.standing = standing_words(&standing);
     }
     output::report(global.format(), &report)?;
-    Ok(Code::Ok)
+    missing.iter().for_each(|word| output::say(&format!("warning: {word}; lifeboat copy brings it there")));
+    Ok(if missing.is_empty() { Code::Ok } else { Code::Warnings })
 }
 
 /// What is about to be taken for this cluster's, in words.

@@ -1,5 +1,6 @@
 //! `lifeboat prune`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use engine::config::Keep;
@@ -9,7 +10,8 @@ use engine::stores::NamedPlace;
 use engine::{Code, Failure, Outcome};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use vault::repository::Catalog;
+use vault::backup_id::BackupId;
+use vault::repository::{Backup, Catalog};
 use vault::retention::{Decision, Verdict};
 use vault::store::Unfinished;
 
@@ -171,9 +173,20 @@ impl Pruning {
                 Err(failure) => pruning.failed.push((place.clone(), failure)),
             }
         }
+        pruning.spare_what_is_pinned_anywhere();
         match pruning.failed.first() {
             Some((_, failure)) if pruning.of.is_empty() => Err(failure.clone()),
             _ => Ok(pruning),
+        }
+    }
+
+    /// A store that was away when somebody pinned a backup does not know of it yet.
+    fn spare_what_is_pinned_anywhere(&mut self) {
+        let backups = self.of.iter().flat_map(|(_, prepared, _)| &prepared.catalog.backups);
+        let pinned: BTreeSet<BackupId> = backups.filter(|backup| !backup.pins.is_empty()).map(Backup::id).collect();
+        for (_, prepared, _) in &mut self.of {
+            prepared.plan.tombstones.retain(|target| !pinned.contains(&target.id));
+            prepared.plan.removals.retain(|target| !pinned.contains(&target.id));
         }
     }
 

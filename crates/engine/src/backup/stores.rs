@@ -243,10 +243,16 @@ impl Opened {
         if self.repositories.is_empty() && !self.missing.is_empty() {
             return Err(too_few(&self.missing, asked, asked));
         }
-        // One that already holds the repository decides, even where it is not named first: an empty one knows no history.
-        for (place, store) in std::mem::take(&mut self.empty) {
+        // One that already holds the repository decides, even where it is not named first: an empty one knows no history. Where none does, everybody who
+        // begins now begins with the same one, in whatever order he names them.
+        let all_empty = self.repositories.is_empty();
+        let mut empty = std::mem::take(&mut self.empty);
+        if all_empty {
+            empty.sort_by(|(one, _), (other, _)| one.options.url.cmp(&other.options.url));
+        }
+        for (place, store) in empty {
             if may_make {
-                self.make(place, store, progress).await;
+                self.make(place, store, progress).await?;
             } else if self.repositories.is_empty() {
                 let error = RepositoryError::NoRepository { root: store.root().to_owned(), empty: true };
                 return Err(place::failure(&place.options, "the repository cannot be opened", &error));
@@ -255,7 +261,11 @@ impl Opened {
                 self.missing.push((place, failure));
             }
         }
-        let Self { repositories, missing, .. } = self;
+        let Self { mut repositories, missing, .. } = self;
+        if all_empty {
+            let at = |place: &NamedPlace| request.stores.iter().position(|named| named.name == place.name);
+            repositories.sort_by_key(|(place, _)| at(place));
+        }
         if repositories.is_empty() || (may_make && repositories.len() < request.min_stores.max(1)) {
             return Err(too_few(&missing, request.min_stores.max(1), asked));
         }
@@ -279,7 +289,11 @@ impl Opened {
     }
 
     /// Makes an empty store the repository that is known, or a new one where none is.
-    async fn make(&mut self, place: NamedPlace, store: Arc<dyn Store>, progress: &dyn Progress) {
+    ///
+    /// # Errors
+    /// Another repository was begun there meanwhile; the first one of all cannot be made: it may be there all the same, and a second one elsewhere would stop
+    /// every backup.
+    async fn make(&mut self, place: NamedPlace, store: Arc<dyn Store>, progress: &dyn Progress) -> Outcome<()> {
         let made = match self.repositories.first() {
             Some((_, known)) => known.seed(store).await.map(|repository| (repository, true)),
             // Another cluster's first backup may make it at this moment.
@@ -292,11 +306,19 @@ impl Opened {
                 }
                 self.repositories.push((place, repository));
             }
+            Err(RepositoryError::AlreadyThere { id, .. }) if !self.repositories.is_empty() => {
+                let (first, known) = &self.repositories[0];
+                return Err(stores::other_repository(first, known.id(), &place, &id));
+            }
             Err(error) => {
                 let failure = place::failure(&place.options, "the repository cannot be made", &error);
+                if self.repositories.is_empty() {
+                    return Err(failure);
+                }
                 self.missing.push((place, failure));
             }
         }
+        Ok(())
     }
 }
 
