@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use engine::place::PlaceOptions;
+use engine::status::State;
 use engine::{Code, Outcome};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use vault::name::ClusterName;
 use vault::repository::Catalog;
@@ -19,8 +20,6 @@ use crate::{passphrase, signals};
 
 /// A store that does not answer within this time does not hold up five lines.
 const STORE_ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-/// A backup older than this is said to be old. Four of the default intervals.
-const OLD: SignedDuration = SignedDuration::from_hours(24);
 
 /// The five lines.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,9 +72,13 @@ fn lines(global: &GlobalArgs) -> Lines {
     match signals::run(within(look(&place, names))) {
         Ok(catalogs) => {
             let now = Timestamp::now();
-            let worst = catalogs.iter().min_by_key(|catalog| newest(catalog).map(|backup| backup.manifest.moment()));
+            let judged: Vec<(&Catalog, State)> = catalogs.iter().map(|catalog| (catalog, state(&resolved, catalog, now))).collect();
+            let worst = judged
+                .iter()
+                .copied()
+                .min_by_key(|(catalog, state)| (*state == State::Protected, newest(catalog).map(|backup| backup.manifest.moment())));
             match worst {
-                Some(catalog) => of(global, catalog, catalogs.len() - 1, &place, key, now),
+                Some(worst) => of(global, worst, catalogs.len() - 1, &place, key, now),
                 None => Lines {
                     cluster: format!("none yet in {}", place.url),
                     backup: "none".to_owned(),
@@ -130,15 +133,22 @@ async fn look(place: &PlaceOptions, mut names: Vec<ClusterName>) -> Outcome<Vec<
     Ok(catalogs)
 }
 
+/// How a cluster stands by its policy, as `status` says it.
+fn state(resolved: &Resolved, catalog: &Catalog, now: Timestamp) -> State {
+    let config = resolved.config.clone().unwrap_or_default();
+    let section = config.clusters.get(catalog.cluster.as_str()).cloned().unwrap_or_default();
+    engine::status::judge(catalog, &config.policy(&section), now).state
+}
+
 /// The newest backup that `latest` would find.
 fn newest(catalog: &Catalog) -> Option<&Backup> {
     catalog.eligible().first().copied()
 }
 
 /// The lines of the cluster that needs attention most; `others` are in better shape.
-fn of(global: &GlobalArgs, catalog: &Catalog, others: usize, place: &PlaceOptions, key: String, now: Timestamp) -> Lines {
+fn of(global: &GlobalArgs, (catalog, state): (&Catalog, State), others: usize, place: &PlaceOptions, key: String, now: Timestamp) -> Lines {
     let flag = config_flag(global);
-    let more = if others > 0 { format!(", and {others} more in better shape (lifeboat list)") } else { String::new() };
+    let more = if others > 0 { format!(", and {others} more in no worse shape (lifeboat status)") } else { String::new() };
     let cluster = format!("'{}' in {}{more}", catalog.cluster, place.url);
     // Several clusters in one configuration: what writes needs the name.
     let which = if others > 0 { format!(" --cluster {}", catalog.cluster) } else { String::new() };
@@ -151,21 +161,22 @@ fn of(global: &GlobalArgs, catalog: &Catalog, others: usize, place: &PlaceOption
         return Lines { cluster, backup, proven: "nothing".to_owned(), key, next };
     };
     let manifest = &backup.manifest;
-    let old = now.duration_since(manifest.moment());
+    let age_now = now.duration_since(manifest.moment());
+    let is_well = state == State::Protected;
     Lines {
         cluster,
         backup: format!(
             "{}, {} ago{}, revision {}, {} keys",
             manifest.id,
-            age(old),
-            if old > OLD { " (OLD)" } else { "" },
+            age(age_now),
+            if is_well { String::new() } else { format!(" ({state})") },
             manifest.revision,
             manifest.counts.live_keys
         ),
         proven: format!("{}; hashkv {} when it was taken", proven(backup, now), engine::backup::verdict_word(manifest.hashkv.verdict)),
         key,
-        next: if old > OLD {
-            format!("lifeboat backup{which}{flag}")
+        next: if !is_well {
+            format!("lifeboat status{which}{flag}")
         } else if backup.proof.rung < vault::manifest::Rung::Read {
             format!("lifeboat verify latest --read{which}{flag}")
         } else {
@@ -177,7 +188,7 @@ fn of(global: &GlobalArgs, catalog: &Catalog, others: usize, place: &PlaceOption
 fn key_line(resolved: &Resolved) -> String {
     let Some(config) = &resolved.config else { return "no configuration says who can open the backups".to_owned() };
     let recipients = &config.keys.recipients;
-    let identity = match &config.keys.identity_file {
+    let identity = match config.identity_files().first() {
         Some(file) if file.exists() => format!("an identity is on this machine: {}", file.display()),
         Some(file) => format!("the identity {} is NOT there", file.display()),
         None => "no identity is configured on this machine, as it should be".to_owned(),

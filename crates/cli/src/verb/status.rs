@@ -173,9 +173,12 @@ fn remarks(standing: &Standing, now: Timestamp) -> Vec<String> {
 
 /// Whether this machine could open the backups, which a machine of the cluster better cannot.
 fn key_line(resolved: &Resolved) -> String {
-    let identity = resolved.config.as_ref().and_then(|config| config.keys.identity_file.as_ref()).filter(|file| file.exists());
-    let Some(file) = identity else { return String::new() };
-    format!("note: an identity that opens the backups is on this machine ({}); make sure that it is not the only one\n", file.display())
+    let files = resolved.config.iter().flat_map(|config| config.identity_files()).filter(|file| file.exists());
+    let files: Vec<String> = files.map(|file| file.display().to_string()).collect();
+    if files.is_empty() {
+        return String::new();
+    }
+    format!("note: an identity that opens the backups is on this machine ({}); make sure that it is not the only one\n", files.join(", "))
 }
 
 fn simple(standings: &[Standing]) -> String {

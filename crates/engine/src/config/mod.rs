@@ -369,6 +369,9 @@ fn check(config: &Config) -> Outcome<()> {
         cluster.check().map_err(|failure| within(&format!("clusters.{name}"), failure))?;
     }
     for (at, notifier) in config.notify.iter().enumerate() {
+        if let Some(unknown) = notifier.clusters.iter().find(|named| !config.clusters.contains_key(*named)) {
+            return wrong(format!("notify[{at}].clusters: there is no cluster named '{unknown}' under clusters"));
+        }
         notifier.check().map_err(|failure| within(&format!("notify[{at}]"), failure))?;
     }
     let mut names: Vec<&str> = config.notify.iter().filter_map(|notifier| notifier.name.as_deref()).collect();

@@ -271,6 +271,8 @@ impl Notifier {
                         | Event::Damaged
                         | Event::DrillFailed
                         | Event::StoreBehind
+                        | Event::Warning
+                        | Event::Health
                 )
             }
             Event::NeverRan => self.on.contains(&Event::Stale) || self.on.contains(&Event::NeverRan),
@@ -354,7 +356,9 @@ mod tests {
         let heard = |notifier: &Notifier| -> Vec<&str> {
             Event::ALL.into_iter().filter(|event| notifier.hears(*event, "prod")).map(Event::word).collect()
         };
-        assert_eq!(heard(&bare), ["failed", "stale", "never-ran", "recovered", "damaged", "drill-failed", "store-behind", "test"]);
+        let all_but_runs =
+            ["warning", "failed", "stale", "never-ran", "recovered", "damaged", "drill-failed", "store-behind", "health", "test"];
+        assert_eq!(heard(&bare), all_but_runs);
         let some = Notifier { on: vec![Event::Stale, Event::Succeeded], ..bare.clone() };
         assert_eq!(heard(&some), ["succeeded", "stale", "never-ran", "test"]);
         let ping = Notifier { ping: Some(Address::default()), on: vec![Event::Health], ..Notifier::default() };

@@ -108,6 +108,17 @@ impl Config {
         Ok(places.into_iter().nth(at).map_or(first, |place| place.options))
     }
 
+    /// The files that are named as holding identities that open backups, each once.
+    #[must_use]
+    pub fn identity_files(&self) -> Vec<&std::path::Path> {
+        let drills = self.clusters.values().filter_map(|cluster| cluster.drill.as_ref()).chain(&self.defaults.drill);
+        let all = self.keys.identity_file.iter().chain(drills.filter_map(|drill| drill.identity_file.as_ref()));
+        let mut files: Vec<&std::path::Path> = all.map(std::path::PathBuf::as_path).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
     /// Whether backups of a cluster take the lease of the repository.
     #[must_use]
     pub fn lease(&self, cluster: &Cluster) -> Mode {

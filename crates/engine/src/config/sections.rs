@@ -416,8 +416,16 @@ pub(super) fn check(sections: &Sections<'_>) -> Outcome<()> {
     if let Some(backup) = backup {
         let texts = [&backup.jitter, &backup.retry_window];
         let sound = backup.timing().schedule().and_then(|schedule| {
-            texts.into_iter().flatten().try_for_each(|text| duration(text).map(drop))?;
-            schedule.map_or_else(|| Err(Failure::usage("neither every nor cron is given")), |_| Ok(()))
+            let schedule = schedule.ok_or_else(|| Failure::usage("neither every nor cron is given"))?;
+            let distance = schedule.distance(jiff::Timestamp::now());
+            for (name, text) in ["jitter", "retry_window"].into_iter().zip(texts) {
+                // Else a backup would be late by design, and nobody would ever be told.
+                if let Some(text) = text.as_ref().filter(|text| duration(text).is_ok_and(|time| time > distance)) {
+                    return Err(Failure::usage(format!("{name}: '{text}' is longer than from one backup to the next")));
+                }
+                text.as_deref().map(duration).transpose()?;
+            }
+            Ok(())
         });
         sound.map_err(|failure| in_section("backup", failure))?;
     }
