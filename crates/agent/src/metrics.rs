@@ -222,6 +222,14 @@ impl Page {
             self.counter("lifeboat_retention_deleted", "Backups that this agent removed by the policy, on all stores", |known| {
                 known.pruned
             }),
+            self.gauge(
+                "lifeboat_last_prune_timestamp_seconds",
+                "When this agent looked last for backups that the policy does not keep",
+                |known| Some(seconds(known.last_prune?.0)),
+            ),
+            self.gauge("lifeboat_last_prune_success", "1 where that went well at every store, 0 where something held it up", |known| {
+                Some(f64::from(u8::from(known.last_prune?.1)))
+            }),
             self.counter("lifeboat_defragmented_members", "Members that this agent defragmented in their window", |known| {
                 known.defragmented
             }),
@@ -267,6 +275,14 @@ impl Page {
             self.gauge("lifeboat_unconfirmed_lineages", "Histories that nobody has confirmed", move |known| {
                 standing(known).map(|standing| number(standing.unconfirmed.len() as u64))
             }),
+            self.gauge("lifeboat_checks_overdue", "Checks that nothing has passed for twice as long as the policy wants", move |known| {
+                standing(known).map(|standing| number(standing.overdue.len() as u64))
+            }),
+            self.gauge(
+                "lifeboat_content_changed",
+                "1 where the newest backup differs from the one before it by more than alert allows",
+                move |known| standing(known).map(|standing| f64::from(u8::from(!standing.changed.is_empty()))),
+            ),
             self.gauge("lifeboat_damaged_backups", "Backups of which a check found that they are bad", move |known| {
                 standing(known).map(|standing| number(standing.damaged.len() as u64))
             }),

@@ -35,6 +35,8 @@ pub struct Cluster {
     pub failed: u64,
     /// Backups that this agent removed by the policy, on all stores together.
     pub pruned: u64,
+    /// When it was looked at last what the policy does not keep, and whether nothing stood in the way of that.
+    pub last_prune: Option<(Timestamp, bool)>,
     /// Members that this agent defragmented.
     pub defragmented: u64,
     /// When it looked for members to defragment last, and whether all went well.

@@ -38,6 +38,7 @@ pub fn of(standing: &Standing, now: Timestamp) -> Value {
         "last_drill": standing.last_drill.map(ending),
         "growth_bytes_per_day": standing.growth.map(|growth| growth.bytes_per_day),
         "stores_behind": standing.behind.iter().map(|behind| json!({"store": behind.store, "lacks": behind.lacks, "why": behind.why})).collect::<Vec<_>>(),
+        "overdue": standing.overdue,
         "damaged": standing.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "warnings": standing.warnings,
     })

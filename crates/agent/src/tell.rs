@@ -156,6 +156,8 @@ fn backups(cluster: &str, known: &Cluster, standing: &Standing, now: Timestamp) 
         State::Unknown if known.state_since.is_some_and(|since| now.duration_since(since) > STORE_AWAY) => Condition::Failed,
         _ if known.has_given_up || known.attempt.as_ref().is_some_and(|attempt| attempt.code == Code::Unproven) => Condition::Failed,
         State::Protected if known.attempt.as_ref().is_some_and(|attempt| attempt.code == Code::Warnings) => Condition::Warning,
+        // Whoever has just begun does not know how the last run ended, and must not call off what was told of it.
+        State::Protected if known.attempt.is_none() => return None,
         State::Protected => Condition::Fine,
         // It is tried again; or nobody knows.
         State::LastRunFailed | State::Unknown => return None,
@@ -180,8 +182,19 @@ fn backups(cluster: &str, known: &Cluster, standing: &Standing, now: Timestamp) 
 
 fn content(cluster: &str, standing: &Standing) -> So {
     let ids: Vec<String> = standing.damaged.iter().map(ToString::to_string).collect();
+    if ids.is_empty() && !standing.changed.is_empty() {
+        return So {
+            topic: Topic::Content,
+            situation: Situation::about(
+                Condition::Warning,
+                standing.newest.as_ref().map(|newest| newest.id.to_string()).unwrap_or_default(),
+            ),
+            title: format!("{cluster}: the content of the newest backup is very different"),
+            text: format!("{}\nnext: lifeboat list --cluster {cluster}", standing.changed.join("\n")),
+        };
+    }
     if ids.is_empty() {
-        let title = format!("{cluster}: no damaged backup is left");
+        let title = format!("{cluster}: the content of backups is as it should be");
         return So { topic: Topic::Content, situation: Situation::of(Condition::Fine), title: title.clone(), text: title };
     }
     So {
@@ -207,16 +220,21 @@ fn stores(cluster: &str, standing: &Standing) -> So {
     )
 }
 
-/// One that found nothing out is neither a failure nor the end of one.
+/// One that found nothing out is neither a failure nor the end of one, unless nothing was found out for long.
 fn drills(cluster: &str, standing: &Standing) -> Option<So> {
-    let has_failed = match standing.last_drill? {
-        Outcome::Failed => true,
-        Outcome::Passed => false,
-        Outcome::Inconclusive => return None,
+    let of = |situation: Situation, title: String| {
+        Some(So { topic: Topic::Drills, situation, title, text: format!("next: lifeboat status --cluster {cluster}") })
     };
-    let condition = if has_failed { Condition::DrillFailed } else { Condition::Fine };
-    let title = if has_failed { format!("{cluster}: the last drill failed") } else { format!("{cluster}: drills pass again") };
-    Some(So { topic: Topic::Drills, situation: Situation::of(condition), title, text: format!("lifeboat list --cluster {cluster}") })
+    let overdue = standing.overdue.join(" and ");
+    match standing.last_drill {
+        Some(Outcome::Failed) => of(Situation::of(Condition::DrillFailed), format!("{cluster}: the last drill failed")),
+        _ if !overdue.is_empty() => of(
+            Situation::about(Condition::Warning, overdue.clone()),
+            format!("{cluster}: nothing has passed {overdue} for twice as long as the policy wants"),
+        ),
+        Some(Outcome::Inconclusive) => None,
+        Some(Outcome::Passed) | None => of(Situation::of(Condition::Fine), format!("{cluster}: checks pass again")),
+    }
 }
 
 fn health(cluster: &str, known: &Cluster) -> Option<So> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use vault::backup_id::BackupId;
+use vault::lineage::LineageName;
 use vault::manifest::{HashKvVerdict, Source};
 use vault::mark::{Outcome as Ending, RunResult, Statement};
 use vault::name::ClusterName;
@@ -148,6 +149,10 @@ pub struct Standing {
     pub drilled: Option<Timestamp>,
     /// What came of the last drill.
     pub last_drill: Option<Ending>,
+    /// Checks of the policy that nothing has passed for twice as long as it wants: `verify`, `drill`.
+    pub overdue: Vec<&'static str>,
+    /// How much the content of the newest backup differs from that of the one before it, where that is more than the policy allows, in words.
+    pub changed: Vec<String>,
     /// Backups of which a check found that they are bad.
     pub damaged: Vec<BackupId>,
     /// How fast the data grow, where that can be told.
@@ -212,6 +217,8 @@ impl Standing {
             verified: None,
             drilled: None,
             last_drill: None,
+            overdue: Vec::new(),
+            changed: Vec::new(),
             damaged: Vec::new(),
             growth: None,
             behind: Vec::new(),
@@ -235,10 +242,11 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
     let ahead = ahead.map(|backup| backup.manifest.moment());
     // One of the future is of a wrong clock: how old it is, nobody knows.
     let newest = catalog.eligible().into_iter().filter(|backup| is_taken(backup) && is_past(backup.manifest.moment(), now));
-    let newest = newest.max_by_key(|backup| backup.manifest.moment());
+    // What somebody still takes of an older history is not the cluster that runs now.
+    let newest = newest.filter(|backup| Some(backup.manifest.lineage) >= running(catalog)).max_by_key(|backup| backup.manifest.moment());
     let moment = newest.map(|backup| backup.manifest.moment());
     let late = schedule.as_ref().zip(moment).and_then(|(schedule, moment)| late_at(schedule, policy, moment.min(now)));
-    let failed = failed(catalog);
+    let failed = failed(catalog, now);
     let state = match (moment, late) {
         (None, _) => State::NeverRan,
         (Some(_), Some(late)) if late < now => State::Stale,
@@ -247,7 +255,9 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
     };
     let unconfirmed = catalog.lineages.values().filter(|entry| !entry.standing.is_accepted());
     let of_objects = |backup: &Backup| backup.manifest.objects.iter().map(|object| object.size).sum::<u64>();
-    let (verified, drilled, last_drill) = proofs(catalog);
+    let (verified, drilled, last_drill) = proofs(catalog, now);
+    let overdue = overdue(catalog, policy, (verified, drilled), now);
+    let changed = changed(catalog, policy);
     Standing {
         state,
         newest: newest.map(described),
@@ -263,7 +273,9 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
         last_drill,
         damaged: catalog.backups.iter().filter(|backup| backup.proof.failed.is_some() || backup.incomplete).map(Backup::id).collect(),
         growth: growth(catalog, now),
-        warnings: warnings(catalog, policy, ahead, now),
+        warnings: warnings(catalog, &changed, &overdue, ahead, now),
+        overdue,
+        changed,
         ..Standing::empty(catalog.cluster.clone())
     }
 }
@@ -272,12 +284,19 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
 #[must_use]
 pub fn last_moment(catalog: &Catalog, now: Timestamp) -> Option<Timestamp> {
     let taken = catalog.backups.iter().filter(|backup| backup.counts && is_taken(backup));
+    // Those of an older history are taken by somebody else, of another cluster.
+    let taken = taken.filter(|backup| Some(backup.manifest.lineage) >= running(catalog));
     taken.map(|backup| backup.manifest.moment()).filter(|moment| is_past(*moment, now)).max()
 }
 
 /// Whether a moment is not to come, but for what two clocks may differ.
 fn is_past(moment: Timestamp, now: Timestamp) -> bool {
     moment.duration_since(now) <= SignedDuration::try_from(CLOCKS_DIFFER).unwrap_or_default()
+}
+
+/// The newest history that is accepted and of which there are backups.
+fn running(catalog: &Catalog) -> Option<LineageName> {
+    catalog.eligible().first().map(|backup| backup.manifest.lineage)
 }
 
 /// Whether it was taken of the running cluster: a file that was brought in says nothing of how it is now.
@@ -302,21 +321,25 @@ fn described(backup: &Backup) -> Newest {
 }
 
 /// The run that failed last, unless a backup was committed since, by whomever.
-fn failed(catalog: &Catalog) -> Option<FailedRun> {
+fn failed(catalog: &Catalog, now: Timestamp) -> Option<FailedRun> {
     let run = record::last(catalog).filter(|run| run.result == RunResult::Failed)?;
-    let is_over = catalog.eligible().into_iter().any(|backup| is_taken(backup) && backup.manifest.times.committed > run.at);
+    let is_over = catalog.eligible().into_iter().any(|backup| {
+        let committed = backup.manifest.times.committed;
+        is_taken(backup) && committed > run.at && is_past(committed, now)
+    });
     (!is_over).then(|| FailedRun { since: run.at, exit: run.exit, detail: run.detail.clone() })
 }
 
 /// When a verification and a drill were passed last, and what came of the last drill.
-fn proofs(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>, Option<Ending>) {
+fn proofs(catalog: &Catalog, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>, Option<Ending>) {
     let mut verified = None;
     let mut drilled = None;
     let mut last: Option<(Timestamp, Ending)> = None;
     for entry in catalog.marks.iter().filter(|entry| entry.counts) {
         match &entry.mark.statement {
-            Statement::Verify(_, data) if data.result == Ending::Passed => verified = verified.max(Some(data.at)),
-            Statement::Drill(_, data) => {
+            // What a wrong clock wrote must not hide what is found out later.
+            Statement::Verify(_, data) if data.result == Ending::Passed && is_past(data.at, now) => verified = verified.max(Some(data.at)),
+            Statement::Drill(_, data) if is_past(data.at, now) => {
                 if data.result == Ending::Passed {
                     drilled = drilled.max(Some(data.at));
                 }
@@ -343,18 +366,47 @@ fn in_use(backup: &Backup) -> u64 {
 }
 
 /// Whether the newest backup is much larger than the one before it.
-fn leap(catalog: &Catalog, grows_by: f64) -> Option<String> {
+/// What is different in the newest backup, more than the policy allows.
+fn changed(catalog: &Catalog, policy: &Policy) -> Vec<String> {
     let mut taken: Vec<&Backup> = catalog.eligible().into_iter().filter(|backup| is_taken(backup)).collect();
     taken.sort_unstable_by_key(|backup| std::cmp::Reverse(backup.manifest.moment()));
-    let [newest, before, ..] = taken[..] else { return None };
+    let [newest, before, ..] = taken[..] else { return Vec::new() };
+    let leap = policy.backup_grows_by().and_then(|grows_by| leap(newest, before, grows_by));
+    leap.into_iter().chain(loss(newest, before, policy.content_shrinks_by())).collect()
+}
+
+fn loss(newest: &Backup, before: &Backup, shrinks_by: f64) -> Option<String> {
+    let (now, then) = (newest.manifest.counts.live_keys, before.manifest.counts.live_keys);
+    crate::backup::shrank(then, now, shrinks_by).then(|| {
+        format!("the newest backup holds {now} keys, the one before it {then}: more are gone than alert.content_shrinks_by allows")
+    })
+}
+
+fn leap(newest: &Backup, before: &Backup, grows_by: f64) -> Option<String> {
     let (now, then) = (in_use(newest), in_use(before));
     let is_leap = now >= GROWTH_FROM && now as f64 > then as f64 * (1.0 + grows_by);
     is_leap
         .then(|| format!("the newest backup holds {}, the one before it {}: more than alert.backup_grows_by allows", size(now), size(then)))
 }
 
-fn warnings(catalog: &Catalog, policy: &Policy, newest: Option<Timestamp>, now: Timestamp) -> Vec<String> {
-    let mut warnings: Vec<String> = policy.backup_grows_by().and_then(|grows_by| leap(catalog, grows_by)).into_iter().collect();
+/// The checks that nothing has passed for twice as long as the policy wants, or ever, since there are backups.
+fn overdue(catalog: &Catalog, policy: &Policy, passed: (Option<Timestamp>, Option<Timestamp>), now: Timestamp) -> Vec<&'static str> {
+    let first = catalog.backups.iter().filter(|backup| is_taken(backup)).map(|backup| backup.manifest.moment()).min();
+    let verify = policy.verify.as_ref().and_then(|verify| verify.timing().schedule().ok().flatten());
+    let drill = policy.drill.as_ref().and_then(|drill| drill.timing().schedule().ok().flatten());
+    let is_overdue = |schedule: Option<Schedule>, passed: Option<Timestamp>| {
+        let (Some(schedule), Some(since)) = (schedule, passed.or(first)) else { return false };
+        Duration::try_from(now.duration_since(since)).is_ok_and(|since| since > schedule.distance(now).saturating_mul(2))
+    };
+    let checks = [("verify", is_overdue(verify, passed.0)), ("drill", is_overdue(drill, passed.1))];
+    checks.into_iter().filter(|(_, is_overdue)| *is_overdue).map(|(check, _)| check).collect()
+}
+
+fn warnings(catalog: &Catalog, changed: &[String], overdue: &[&str], newest: Option<Timestamp>, now: Timestamp) -> Vec<String> {
+    let mut warnings = changed.to_vec();
+    if !overdue.is_empty() {
+        warnings.push(format!("overdue: nothing has passed {} for twice as long as the policy wants", overdue.join(" and ")));
+    }
     if let Some(ahead) = newest.filter(|moment| !is_past(*moment, now)) {
         warnings.push(format!("the newest backup is of {ahead}, which is to come: the clock here or where it was taken is wrong"));
     }

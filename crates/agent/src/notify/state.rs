@@ -34,7 +34,7 @@ pub enum Topic {
 pub enum Condition {
     /// Well.
     Fine,
-    /// Backups: the last one was committed with warnings.
+    /// Backups: the last one was committed with warnings. Content: the newest one is very different. Drills: a check is overdue.
     Warning,
     /// Backups: the last one failed, and all its retries; an older one is fresh.
     Failed,

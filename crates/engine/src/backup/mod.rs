@@ -30,6 +30,7 @@ use crate::stores::NamedPlace;
 
 pub use rescue::{RescueRequest, rescue};
 pub use run::run;
+pub(crate) use shrink::shrank;
 
 /// A backup as it was asked for.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ fn predecessor<'a>(catalog: &'a Catalog, manifest: &Manifest) -> Option<&'a Back
 }
 
 /// Whether more than `share` of the keys are gone. Pure.
-fn shrank(before: u64, now: u64, share: f64) -> bool {
+pub(crate) fn shrank(before: u64, now: u64, share: f64) -> bool {
     // Counts of keys are far below 2^52, where a float begins to lose whole numbers.
     now < before && (before - now) as f64 > before as f64 * share
 }
