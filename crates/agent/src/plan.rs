@@ -12,6 +12,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// How long a verification or a drill that could not be done waits.
 pub const CHECKS_WAIT: Duration = Duration::from_secs(3_600);
+/// How long a drill waits that was done and found nothing out.
+pub const INCONCLUSIVE_WAIT: Duration = Duration::from_secs(6 * 3_600);
 
 /// A piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,8 +58,10 @@ pub struct Memory {
     pub failing: Option<Failing>,
     /// Somebody else is at it; until then there is nothing to do.
     pub busy_until: Option<Timestamp>,
-    /// A verification or a drill could not be done; until then none is tried again.
-    pub checks_not_before: Option<Timestamp>,
+    /// A verification could not be done; until then none is tried again.
+    pub verify_not_before: Option<Timestamp>,
+    /// The same for drills: what keeps the one from being done need not keep the other.
+    pub drill_not_before: Option<Timestamp>,
 }
 
 /// A row of failures.
@@ -93,16 +97,21 @@ impl Memory {
 #[must_use]
 pub fn next(cluster: &str, policy: &Policy, memory: &Memory, now: Timestamp) -> Option<(Job, Timestamp)> {
     let backup = policy.schedule().ok().map(|schedule| (Job::Backup, backup_due(cluster, policy, &schedule, memory, now)));
-    let check_due = |due: Timestamp| {
-        memory.checks_not_before.filter(|until| !is_to_come(*until, later(now, CHECKS_WAIT))).map_or(due, |until| due.max(until))
+    let check_due = |schedule: Schedule, last: Option<Timestamp>, not_before: Option<Timestamp>| {
+        // Another host's clock may be a little ahead; what is further ahead says nothing.
+        let last = last.filter(|last| !is_to_come(*last, now)).map(|last| last.min(now));
+        let due = schedule.due(last, now);
+        not_before.filter(|until| !is_to_come(*until, later(now, INCONCLUSIVE_WAIT))).map_or(due, |until| due.max(until))
     };
     // Without a backup there is nothing to look at.
     let verify = policy.verify.as_ref().and_then(|verify| verify.timing().schedule().ok().flatten());
-    let verify =
-        verify.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Verify, check_due(schedule.due(memory.last_verify, now))));
+    let verify = verify
+        .filter(|_| memory.last_backup.is_some())
+        .map(|schedule| (Job::Verify, check_due(schedule, memory.last_verify, memory.verify_not_before)));
     let drill = policy.drill.as_ref().and_then(|drill| drill.timing().schedule().ok().flatten());
-    let drill =
-        drill.filter(|_| memory.last_backup.is_some()).map(|schedule| (Job::Drill, check_due(schedule.due(memory.last_drill, now))));
+    let drill = drill
+        .filter(|_| memory.last_backup.is_some())
+        .map(|schedule| (Job::Drill, check_due(schedule, memory.last_drill, memory.drill_not_before)));
     let defrag = policy.defrag.as_ref().and_then(|defrag| window(defrag, memory, now)).map(|at| (Job::Defrag, at));
     // Of what is due the backup comes first, however long the other things have waited.
     [backup, defrag, verify, drill].into_iter().flatten().min_by_key(|(job, at)| ((*at).max(now), *job))
@@ -163,7 +172,7 @@ fn backup_due(cluster: &str, policy: &Policy, schedule: &Schedule, memory: &Memo
         Some(row) => Some(on_schedule(row.first)).filter(|moment| *moment > row.last).unwrap_or_else(|| on_schedule(row.last)),
         None => by_schedule,
     };
-    memory.busy_until.map_or(due, |until| due.max(until))
+    memory.busy_until.filter(|until| !is_to_come(*until, now)).map_or(due, |until| due.max(until))
 }
 
 /// The pause after so many failures.
@@ -180,6 +189,12 @@ fn offset(cluster: &str, jitter: Duration) -> Duration {
 
 fn later(moment: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| moment.checked_add(by).ok()).unwrap_or(moment)
+}
+
+/// The later one of two moments at which something was done, of those that are not to come.
+#[must_use]
+pub fn last_of(one: Option<Timestamp>, other: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    [one, other].into_iter().flatten().filter(|moment| !is_to_come(*moment, now)).max()
 }
 
 /// Whether a moment is to come, by more than two clocks may differ.
@@ -305,6 +320,29 @@ mod tests {
         let (first, last) = (*moments.first().unwrap(), *moments.last().unwrap());
         assert!(first >= at("2026-11-22T18:00:00Z") && last < at("2026-11-22T18:10:00Z"));
         assert!(last.duration_since(first).as_secs() > 8 * 60, "spread over the whole of it");
+    }
+
+    #[test]
+    fn checks_that_a_wrong_clock_made_or_that_cannot_be_done_hold_up_nothing_and_do_not_run_wild() {
+        let policy = policy("backup: {every: 6h}, verify: {every: 1d}, drill: {every: 30d}");
+        let now = at("2026-11-22T12:00:00Z");
+        let future = Some(at("2026-11-22T14:00:00Z"));
+        let done = Some(at("2026-11-22T11:00:00Z"));
+        let memory = Memory { last_backup: Some(now), last_verify: done, last_drill: done, ..Memory::default() };
+        // A mark of the future says nothing; once the check was done here it is not due again, whatever the mark says.
+        assert_eq!(next("prod", &policy, &Memory { last_verify: future, ..memory.clone() }, now).unwrap(), (Job::Verify, now));
+        let again = Memory { last_verify: last_of(Some(now), future, now), ..memory.clone() };
+        assert_eq!(next("prod", &policy, &again, now).unwrap().0, Job::Backup);
+        // A clock that is a little ahead is no wrong clock.
+        let ahead = Memory { last_verify: Some(at("2026-11-22T12:01:00Z")), ..memory.clone() };
+        assert_eq!(next("prod", &policy, &ahead, now).unwrap().0, Job::Backup);
+        // What keeps the verification from being done does not keep the drill.
+        let waits = Some(at("2026-11-22T12:30:00Z"));
+        let stuck = Memory { last_verify: None, last_drill: None, verify_not_before: waits, ..memory.clone() };
+        assert_eq!(next("prod", &policy, &stuck, now).unwrap(), (Job::Drill, now));
+        // Somebody else was busy, and then the clock was set back by a day.
+        let busy = Memory { last_backup: None, busy_until: Some(at("2026-11-23T12:00:00Z")), ..memory };
+        assert_eq!(next("prod", &policy, &busy, now).unwrap(), (Job::Backup, now));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::config::{self, Config};
 use engine::limits::GOODBYE_WITHIN;
 use engine::{Failure, Outcome};
+use futures::future::join_all;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +17,7 @@ use tokio::time::{interval, timeout};
 use vault::name::ClusterName;
 
 use crate::observed::Observed;
-use crate::tend::{Shared, tend};
+use crate::tend::{Shared, Teller, tend};
 use crate::{Say, serve, tell, watch as members};
 
 /// How many clusters are worked on at once where nothing says otherwise.
@@ -72,7 +73,14 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let (stop, stopping) = watch::channel(false);
     let (change, changes) = watch::channel(Arc::new(options.config.clone()));
     let parallel = own.parallel.unwrap_or(PARALLEL);
-    let shared = Shared { observed, turns: Arc::new(Semaphore::new(parallel)), stopping, say: Arc::clone(&say), tie: options.tie.clone() };
+    let shared = Shared {
+        observed,
+        turns: Arc::new(Semaphore::new(parallel)),
+        stopping,
+        say: Arc::clone(&say),
+        tie: options.tie.clone(),
+        owed: Arc::default(),
+    };
     let telling = tokio::spawn(tell::tell(Arc::clone(&shared.observed), changes.clone(), Arc::clone(&say)));
     let mut pairs = BTreeMap::new();
     begin_new(&mut pairs, &options.config, &changes, &shared);
@@ -99,6 +107,12 @@ pub async fn run(options: Options, say: Say) -> Outcome<()> {
     let limit = change.borrow().agent.clone().unwrap_or_default().stop_within();
     stop.send_replace(true);
     end(pairs, limit, &mut signals, &say).await;
+    let owed = std::mem::take(&mut *shared.owed());
+    join_all(owed.into_iter().map(|(cluster, owed)| {
+        let teller = Teller { cluster, say: Arc::clone(&say) };
+        async move { owed.say_goodbye(&teller).await }
+    }))
+    .await;
     telling.abort();
     if let Some(served) = served {
         served.abort();
@@ -194,7 +208,7 @@ async fn end(pairs: BTreeMap<String, Pair>, limit: Duration, signals: &mut Signa
     if busy > 0 {
         say(&format!("agent: ending; work under way has {} s", limit.as_secs()));
     }
-    let mut all = futures::future::join_all(tended);
+    let mut all = join_all(tended);
     let finished = tokio::select! {
         finished = timeout(limit, &mut all) => finished.is_ok(),
         _ = signals.interrupt.recv() => false,

@@ -1,20 +1,24 @@
 //! One cluster's work: backups and verifications as its schedule says, one at a time.
 
+mod keep;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::config::{Config, Event, Policy};
 use engine::lease::{self, Holder, Mode};
+use engine::limits::GOODBYE_WITHIN;
 use engine::progress::Progress;
 use engine::status::{self, Standing, State};
-use engine::{Code, Failure, Outcome, backup, drill, exclusion, place, prune, record, stores, verify};
+use engine::{Code, Failure, Outcome, backup, drill, place, record, stores, verify};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use vault::mark::Statement;
+use vault::mark::{Outcome as Ending, Statement};
 use vault::name::ClusterName;
 use vault::repository::Catalog;
 
@@ -29,12 +33,16 @@ use crate::tell::tell_run;
 const TICK: Duration = Duration::from_secs(5);
 /// How often the repository is read where nothing is done: another machine may work on it too.
 const READ_EVERY: Duration = Duration::from_secs(3_600);
+/// How often it is asked whether it is still there.
+const ASK_EVERY: Duration = Duration::from_secs(60);
 /// How soon it is read again where it could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(60);
 /// How long reading a repository may take.
 const READ_WITHIN: Duration = Duration::from_secs(300);
 /// How long somebody else who backs the cluster up is waited for before it is looked whether he did.
 const WAIT_FOR_OTHERS: SignedDuration = SignedDuration::from_secs(60);
+/// How long somebody else is given the time in all: he may hang.
+const YIELD_AT_MOST: Duration = Duration::from_secs(3_600);
 /// How long a backup may take in any case: one of 8 GiB takes minutes.
 const BACKUP_MAY_TAKE: Duration = Duration::from_secs(3_600);
 /// How long one piece of work may take.
@@ -55,12 +63,39 @@ pub(crate) struct Shared {
     pub(crate) say: Say,
     /// A command that runs the command after it and ends it with this process; empty for none.
     pub(crate) tie: Vec<OsString>,
+    /// Backups under way, by their clusters: what is owed where one is cut off.
+    pub(crate) owed: Arc<Mutex<BTreeMap<String, Arc<Owed>>>>,
+}
+
+impl Shared {
+    /// Held shortly: nothing waits meanwhile.
+    pub(crate) fn owed(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Owed>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a backup that was cut off owes: its last hooks, and its lease.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    hooked: Hooked,
+    holder: Holder,
+}
+
+impl Owed {
+    pub(crate) async fn say_goodbye(&self, progress: &dyn Progress) {
+        let limit = GOODBYE_WITHIN + self.hooked.goodbye_within();
+        let all = async {
+            let _ = timeout(GOODBYE_WITHIN, self.holder.release()).await;
+            self.hooked.goodbye(progress).await;
+        };
+        let _ = timeout(limit, all).await;
+    }
 }
 
 /// Tells what a run tells, with the cluster's name before it.
-struct Teller {
-    cluster: String,
-    say: Say,
+pub(crate) struct Teller {
+    pub(crate) cluster: String,
+    pub(crate) say: Say,
 }
 
 impl Progress for Teller {
@@ -86,6 +121,12 @@ struct Tended {
     told: Option<State>,
     /// When this agent took a backup last.
     taken: Option<Timestamp>,
+    /// Since when somebody else is given the time to take the backup.
+    yielding: Option<Instant>,
+    /// When it was asked last whether the repository is still there.
+    asked: Option<Instant>,
+    /// Whether the stores are to be looked after: a backup was taken.
+    tidies: bool,
     /// The telling of a run that was begun last.
     telling: Option<JoinHandle<()>>,
 }
@@ -103,6 +144,9 @@ pub(crate) async fn tend(name: ClusterName, mut config: Receiver<Arc<Config>>, m
         read: None,
         told: None,
         taken: None,
+        yielding: None,
+        asked: None,
+        tidies: false,
         telling: None,
     };
     while !*shared.stopping.borrow() {
@@ -116,7 +160,7 @@ pub(crate) async fn tend(name: ClusterName, mut config: Receiver<Arc<Config>>, m
                 let (Ok(()), Some(policy)) = (changed, policy) else { return };
                 // Another place holds another past.
                 if policy.stores != tended.policy.stores {
-                    tended.memory = Memory::default();
+                    (tended.memory, tended.taken, tended.told, tended.asked) = (Memory::default(), None, None, None);
                 }
                 (tended.config, tended.policy, tended.read) = (now, policy, None);
             }
@@ -128,7 +172,7 @@ impl Tended {
     /// Does what is due; the answer is how long there is nothing to do.
     async fn step(&mut self) -> Duration {
         let is_old = |(at, could): (Instant, bool)| at.elapsed() > if could { READ_EVERY } else { READ_AGAIN };
-        if self.read.is_none_or(is_old) {
+        if self.read.is_none_or(is_old) || !self.is_still_there().await {
             self.look().await;
         }
         let now = Timestamp::now();
@@ -140,6 +184,9 @@ impl Tended {
         if at > now {
             return Duration::try_from(at.duration_since(now)).unwrap_or(TICK).min(TICK);
         }
+        if job == Job::Backup && !self.is_still_due().await {
+            return Duration::ZERO;
+        }
         let turns = Arc::clone(&self.shared.turns);
         let mut stopping = self.shared.stopping.clone();
         let turn = tokio::select! {
@@ -147,7 +194,7 @@ impl Tended {
             _ = stopping.changed() => return Duration::ZERO,
         };
         // It is never closed; were it, everybody would have a turn.
-        let _turn = turn.ok();
+        let turn = turn.ok();
         let limit = self.limit(job, now);
         let work = async {
             match job {
@@ -159,10 +206,30 @@ impl Tended {
         };
         // Whatever hangs must not hold a turn for ever that others wait for.
         if timeout(limit, work).await.is_err() {
-            self.gave_out(job, now, limit);
+            self.gave_out(job, now, limit).await;
+        }
+        // It may take long, and is part of no run.
+        drop(turn);
+        if std::mem::take(&mut self.tidies) {
+            self.tidy().await;
+            self.look().await;
         }
         self.shared.observed.of(self.name.as_str(), |known| known.doing = None);
         Duration::ZERO
+    }
+
+    /// Whether the repository that was read is still there: asked more often than it is read, for a disk that is gone must not look well for an hour.
+    async fn is_still_there(&mut self) -> bool {
+        let is_known = self.read.is_some_and(|(_, could)| could) && self.memory.last_backup.is_some();
+        if !is_known || self.asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
+            return true;
+        }
+        self.asked = Some(Instant::now());
+        let open = async {
+            let options = self.config.readable_place(&self.policy).await?;
+            place::open(&options).await.map(drop)
+        };
+        matches!(timeout(READ_WITHIN, open).await, Ok(Ok(())))
     }
 
     /// How long a piece of work may take: a backup not longer than until the one after it, but for an hour in any case.
@@ -172,7 +239,7 @@ impl Tended {
     }
 
     /// A piece of work hung, and was dropped.
-    fn gave_out(&mut self, job: Job, began: Timestamp, limit: Duration) {
+    async fn gave_out(&mut self, job: Job, began: Timestamp, limit: Duration) {
         let failure = Failure::failed(format!("{} was not done within {} min and was given up", job.word(), limit.as_secs() / 60));
         self.say(&failure.what);
         let now = Timestamp::now();
@@ -180,11 +247,14 @@ impl Tended {
             Job::Backup => {
                 let window = self.policy.schedule().map(|schedule| self.policy.retry_window(&schedule, began)).unwrap_or_default();
                 self.memory.failed(began, now, window);
-                let attempt = Attempt { at: began, took: limit, code: failure.code, failure: Some(failure.what) };
+                let attempt = Attempt { at: began, took: limit, code: failure.code, failure: Some(failure.what.clone()) };
                 self.shared.observed.of(self.name.as_str(), |known| {
                     known.attempt = Some(attempt);
                     known.failed += 1;
                 });
+                self.say_goodbye().await;
+                self.tell_run(Event::Failed, failure.what.clone());
+                self.record(record::of(Err(&failure), now)).await;
             }
             Job::Verify => self.memory.last_verify = Some(now),
             Job::Drill => self.memory.last_drill = Some(now),
@@ -208,9 +278,9 @@ impl Tended {
             Ok(Some((catalog, read))) => {
                 // A store that can be read and not written to does not know what another one has got.
                 self.memory.last_backup = status::last_moment(catalog, now).max(self.taken.filter(|taken| *taken <= now));
-                let (verify, drill) = last_checks(catalog);
-                self.memory.last_verify = self.memory.last_verify.max(verify);
-                self.memory.last_drill = self.memory.last_drill.max(drill);
+                let (verify, drill) = last_checks(catalog, now);
+                self.memory.last_verify = plan::last_of(self.memory.last_verify, verify, now);
+                self.memory.last_drill = plan::last_of(self.memory.last_drill, drill, now);
                 let places = stores::of_policy(&self.policy, &self.config.keys.trusted_signers, false);
                 Standing { behind: stores::behind(&places, read, catalog).await, ..status::judge(catalog, &self.policy, now) }
             }
@@ -264,19 +334,23 @@ impl Tended {
         Arc::new(Teller { cluster: self.name.to_string(), say: Arc::clone(&self.shared.say) })
     }
 
-    async fn back_up(&mut self) {
-        // Another agent may have done it meanwhile.
+    /// Looks whether somebody else has taken the backup meanwhile, or is about to. It takes no turn: a store that hangs must not hold up the others. Asked before
+    /// hooks are run and receivers told; who comes in between is found out by the lease.
+    async fn is_still_due(&mut self) -> bool {
         let before = self.memory.last_backup;
         self.look().await;
         if self.memory.last_backup > before {
-            return;
+            self.yielding = None;
+            return false;
         }
+        let Some(who) = self.somebody().await else { return true };
+        self.yield_to(&who, Timestamp::now());
+        false
+    }
+
+    async fn back_up(&mut self) {
         let began = Timestamp::now();
-        // Asked before hooks are run and receivers told; who gets the lease between is found out by taking it.
-        if let Some(who) = self.somebody().await {
-            self.yield_to(&who, began);
-            return;
-        }
+        let yielding = self.yielding.take();
         let clock = Instant::now();
         self.begin(Job::Backup, began);
         self.tell_run(Event::Started, "a backup begins".to_owned());
@@ -284,6 +358,7 @@ impl Tended {
         if let Err(failure) = &outcome
             && failure.code == Code::LeaseHeld
         {
+            self.yielding = yielding;
             self.yield_to("somebody else took the lease", began);
             return;
         }
@@ -298,8 +373,13 @@ impl Tended {
         self.shared.observed.of(self.name.as_str(), |known| {
             known.attempt = Some(attempt);
             match &outcome {
-                Ok(report) if report.code == Code::Unproven => known.failed += 1,
-                Ok(_) => known.succeeded += 1,
+                Ok(report) => {
+                    known.store_errors += report.stores.iter().filter(|store| store.why.is_some()).count() as u64;
+                    match report.code {
+                        Code::Unproven => known.failed += 1,
+                        _ => known.succeeded += 1,
+                    }
+                }
                 Err(failure) => {
                     known.failed += 1;
                     known.count(failure);
@@ -317,14 +397,13 @@ impl Tended {
             }
         }
         self.record(run).await;
-        if outcome.is_ok() {
-            self.prune().await;
-        }
         self.look().await;
+        self.tidies |= outcome.is_ok();
     }
 
     /// Somebody else is at it: soon it is looked whether he has taken the backup.
     fn yield_to(&mut self, who: &str, now: Timestamp) {
+        self.yielding.get_or_insert_with(Instant::now);
         self.say(&format!("it waits: {who}"));
         self.memory.busy_until = now.checked_add(WAIT_FOR_OTHERS).ok();
     }
@@ -332,7 +411,8 @@ impl Tended {
     /// Whether the lease is asked for, and not worked without. Whoever holds it and never gets done must not keep everybody else from it for ever.
     fn yields(&self) -> bool {
         let lease = self.config.clusters.get(self.name.as_str()).map(|cluster| self.config.lease(cluster));
-        lease == Some(Mode::Auto) && !matches!(self.told, Some(State::Stale))
+        let is_patient = self.yielding.is_none_or(|since| since.elapsed() < YIELD_AT_MOST);
+        lease == Some(Mode::Auto) && is_patient && !matches!(self.told, Some(State::Stale))
     }
 
     /// Who else works on the cluster now, in words, as far as the lease tells.
@@ -354,9 +434,22 @@ impl Tended {
         if self.yields() {
             request.lease = Mode::Yield;
         }
-        let holder = Holder::default();
-        let hooked = Hooked::new(self.policy.hooks.clone(), self.name.as_str(), &request.place.url);
-        hooked.backup(request, &holder, self.teller()).await
+        let owed = Arc::new(Owed {
+            hooked: Hooked::new(self.policy.hooks.clone(), self.name.as_str(), &request.place.url),
+            holder: Holder::default(),
+        });
+        self.shared.owed().insert(self.name.to_string(), Arc::clone(&owed));
+        let outcome = owed.hooked.backup(request, &owed.holder, self.teller()).await;
+        self.shared.owed().remove(self.name.as_str());
+        outcome
+    }
+
+    /// Runs the hooks that a backup owes that was cut off, and gives its lease back.
+    async fn say_goodbye(&self) {
+        let owed = self.shared.owed().remove(self.name.as_str());
+        if let Some(owed) = owed {
+            owed.say_goodbye(self.teller().as_ref()).await;
+        }
     }
 
     /// Tells who hears of runs, without waiting for them; one after the other, for a start that is heard after its end would be another one.
@@ -409,50 +502,6 @@ impl Tended {
         }
     }
 
-    /// Removes what the policy does not keep, on every store by itself. That the configuration says what is kept is the consent; without it nothing goes.
-    async fn prune(&self) {
-        let Some(cluster) = self.config.clusters.get(self.name.as_str()) else { return };
-        if cluster.keep.is_none() && self.config.defaults.keep.is_none() {
-            return;
-        }
-        for (store, _) in &self.policy.stores {
-            match self.pruned(store).await {
-                Ok(report) => {
-                    if let Some(hold) = &report.plan.hold {
-                        self.say(&format!("nothing is pruned at '{store}': {hold}"));
-                    }
-                    let (told, removed) = (report.tombstones.len(), report.removed.len());
-                    if told + removed > 0 {
-                        self.say(&format!("pruned at '{store}': {removed} backups removed, {told} told that they are due"));
-                    }
-                    self.shared.observed.of(self.name.as_str(), |known| known.pruned += removed as u64);
-                    if let Some(failure) = report.failure() {
-                        self.say(&format!("pruning at '{store}' did not end well: {}", failure.what));
-                    }
-                }
-                Err(failure) => self.say(&format!("nothing is pruned at '{store}': {}", failure.what)),
-            }
-        }
-    }
-
-    async fn pruned(&self, store: &str) -> Outcome<prune::Report> {
-        let store = self.config.stores.get(store).ok_or_else(|| Failure::failed("the store is no longer configured"))?;
-        let request = prune::Request {
-            place: self.config.place(store),
-            cluster: Some(self.name.clone()),
-            policy: prune::policy(&self.policy.keep)?,
-            signing_key: self.config.keys.signing_file.clone(),
-            state: exclusion::state_directory(),
-            dry_run: false,
-        };
-        let prepared = prune::prepare(&request, Timestamp::now()).await?;
-        if prepared.plan.is_empty() {
-            return Ok(prune::Report::of_nothing(prepared.plan));
-        }
-        let holder = Holder::default();
-        prune::execute(&prepared, &holder, Mode::Yield, self.teller().as_ref()).await
-    }
-
     async fn drill(&mut self) {
         let began = Timestamp::now();
         self.begin(Job::Drill, began);
@@ -461,7 +510,12 @@ impl Tended {
             Ok(request) => drill::run(request, self.teller()).await,
             Err(failure) => Err(failure),
         };
-        self.done_or_later(Job::Drill, began, outcome.is_ok());
+        let wait = match &outcome {
+            Ok(report) if report.drilled.iter().any(|drilled| drilled.result == Ending::Inconclusive) => Some(plan::INCONCLUSIVE_WAIT),
+            Ok(_) => None,
+            Err(_) => Some(plan::CHECKS_WAIT),
+        };
+        self.done_or_later(Job::Drill, began, wait);
         match outcome.map(|report| report.failure()) {
             Ok(None) => self.say("drill: passed"),
             Ok(Some(failure)) | Err(failure) => {
@@ -506,14 +560,17 @@ impl Tended {
         }
     }
 
-    /// Whatever was found out, the next one is due by the schedule; what could not be done is tried again sooner.
-    fn done_or_later(&mut self, job: Job, began: Timestamp, is_done: bool) {
-        let wait = SignedDuration::try_from(plan::CHECKS_WAIT).unwrap_or_default();
-        self.memory.checks_not_before = if is_done { None } else { began.checked_add(wait).ok() };
-        match job {
-            Job::Verify if is_done => self.memory.last_verify = Some(began),
-            Job::Drill if is_done => self.memory.last_drill = Some(began),
-            _ => {}
+    /// What was found out is found out: the next one is due by the schedule. What could not be done is tried again after `wait`.
+    fn done_or_later(&mut self, job: Job, began: Timestamp, wait: Option<Duration>) {
+        let not_before = wait.and_then(|wait| began.checked_add(SignedDuration::try_from(wait).ok()?).ok());
+        let (last, later) = match job {
+            Job::Verify => (&mut self.memory.last_verify, &mut self.memory.verify_not_before),
+            Job::Drill => (&mut self.memory.last_drill, &mut self.memory.drill_not_before),
+            Job::Backup | Job::Defrag => return,
+        };
+        *later = not_before;
+        if wait.is_none() {
+            *last = Some(began);
         }
     }
 
@@ -525,7 +582,7 @@ impl Tended {
             Ok(request) => verify::run(request, self.teller()).await,
             Err(failure) => Err(failure),
         };
-        self.done_or_later(Job::Verify, began, outcome.is_ok());
+        self.done_or_later(Job::Verify, began, outcome.is_err().then_some(plan::CHECKS_WAIT));
         match outcome.map(|report| report.failure()) {
             Ok(None) => self.say("verified: passed"),
             Ok(Some(failure)) | Err(failure) => {
@@ -538,12 +595,13 @@ impl Tended {
 }
 
 /// When a backup was verified last, and when one was drilled last, whatever came of it.
-fn last_checks(catalog: &Catalog) -> (Option<Timestamp>, Option<Timestamp>) {
+fn last_checks(catalog: &Catalog, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
     let (mut verify, mut drill) = (None, None);
     for entry in catalog.marks.iter().filter(|entry| entry.counts) {
         match &entry.mark.statement {
-            Statement::Verify(_, data) => verify = verify.max(Some(data.at)),
-            Statement::Drill(_, data) => drill = drill.max(Some(data.at)),
+            Statement::Verify(_, data) => verify = plan::last_of(verify, Some(data.at), now),
+            // One that found nothing out is to be done again.
+            Statement::Drill(_, data) if data.result != Ending::Inconclusive => drill = plan::last_of(drill, Some(data.at), now),
             _ => {}
         }
     }
