@@ -290,7 +290,8 @@ fn save(file: &PathBuf, lines: &Lines) -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
     }
     // Renamed into place: a half-written file would be none. That it survives a crash of the machine is not needed.
-    let beside = file.with_extension("json.new");
+    // Two agents may share a state directory.
+    let beside = file.with_extension(format!("json.{}", std::process::id()));
     std::fs::write(&beside, serde_json::to_vec(lines)?)?;
     std::fs::rename(beside, file)
 }

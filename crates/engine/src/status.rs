@@ -243,7 +243,8 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
     // One of the future is of a wrong clock: how old it is, nobody knows.
     let newest = catalog.eligible().into_iter().filter(|backup| is_taken(backup) && is_past(backup.manifest.moment(), now));
     // What somebody still takes of an older history is not the cluster that runs now.
-    let newest = newest.filter(|backup| Some(backup.manifest.lineage) >= running(catalog)).max_by_key(|backup| backup.manifest.moment());
+    let running = running(catalog);
+    let newest = newest.filter(|backup| Some(backup.manifest.lineage) >= running).max_by_key(|backup| backup.manifest.moment());
     let moment = newest.map(|backup| backup.manifest.moment());
     let late = schedule.as_ref().zip(moment).and_then(|(schedule, moment)| late_at(schedule, policy, moment.min(now)));
     let failed = failed(catalog, now);
@@ -285,7 +286,8 @@ pub fn judge(catalog: &Catalog, policy: &Policy, now: Timestamp) -> Standing {
 pub fn last_moment(catalog: &Catalog, now: Timestamp) -> Option<Timestamp> {
     let taken = catalog.backups.iter().filter(|backup| backup.counts && is_taken(backup));
     // Those of an older history are taken by somebody else, of another cluster.
-    let taken = taken.filter(|backup| Some(backup.manifest.lineage) >= running(catalog));
+    let running = running(catalog);
+    let taken = taken.filter(|backup| Some(backup.manifest.lineage) >= running);
     taken.map(|backup| backup.manifest.moment()).filter(|moment| is_past(*moment, now)).max()
 }
 
@@ -415,3 +417,6 @@ fn warnings(catalog: &Catalog, changed: &[String], overdue: &[&str], newest: Opt
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests;

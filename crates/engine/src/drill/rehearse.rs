@@ -183,8 +183,12 @@ fn room(directory: &Path, manifest: &Manifest) -> Item {
 async fn etcd(request: &Request, manifest: &Manifest) -> Item {
     let binary = match try_etcd::find(request.etcd.as_deref(), &request.search).await {
         Ok(binary) => binary,
-        // A recovery may run elsewhere, in a container for one.
-        Err(failure) => return Item::new("etcd", State::Doubtful, run::words(&failure)),
+        // Who names one means it; else a recovery may run elsewhere, in a container for one.
+        Err(failure) => {
+            let named = request.etcd.as_ref().map(|path| format!("{}: ", path.display()));
+            let state = if named.is_some() { State::Missing } else { State::Doubtful };
+            return Item::new("etcd", state, format!("{}{}", named.unwrap_or_default(), run::words(&failure)));
+        }
     };
     match run::fits(manifest, &binary) {
         Ok(()) => Item::new("etcd", State::Ready, format!("{} at {}", binary.version, binary.path.display())),
