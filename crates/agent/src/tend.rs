@@ -273,7 +273,8 @@ impl Tended {
             Err(_) => Err(Failure::new(Code::StoreUnreachable, "the repository could not be read in time")),
         };
         let now = Timestamp::now();
-        self.read = Some((Instant::now(), read.is_ok()));
+        // Where nothing was found it is looked again soon, too: a disk may be mounted.
+        self.read = Some((Instant::now(), matches!(read, Ok(Some(_)))));
         let standing = match &read {
             Ok(Some((catalog, read))) => {
                 // A store that can be read and not written to does not know what another one has got.
