@@ -15,9 +15,10 @@ const LEVEL_WITHIN: Duration = Duration::from_secs(30 * 60);
 const PRUNE_WITHIN: Duration = Duration::from_secs(30 * 60);
 
 impl Tended {
-    /// Looks after the stores when a backup was taken. A store that was away may lack pins: it gets them before anything is removed there.
+    /// Looks after the stores when a backup was taken. A store that was away may lack no backup and yet a pin: it gets what was said before anything is
+    /// removed there.
     pub(super) async fn tidy(&mut self) {
-        if self.is_behind() && !self.level().await {
+        if self.policy.stores.len() > 1 && !self.level().await {
             self.say("nothing is pruned before every store that answers has what the others have");
             self.shared.observed.of(self.name.as_str(), |known| known.last_prune = Some((Timestamp::now(), false)));
             return;
@@ -60,13 +61,6 @@ impl Tended {
             }
         }
         self.shared.observed.of(self.name.as_str(), |known| known.last_prune = Some((Timestamp::now(), all_well)));
-    }
-
-    /// Whether one of several stores lacks backups, and answers.
-    fn is_behind(&self) -> bool {
-        let all = self.shared.observed.all();
-        let standing = all.get(self.name.as_str()).and_then(|known| known.standing.as_ref());
-        standing.is_some_and(|standing| standing.behind.iter().any(|behind| behind.lacks.is_some()))
     }
 
     /// Brings every store what it lacks of the others: backups, and what was said of them. What is not done in time, or fails, is done the next time.
